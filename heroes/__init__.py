@@ -1,0 +1,34 @@
+"""heroes: the FastAPI "SQL (Relational) Databases" tutorial as a Flask service."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+__version__ = "1.0.0"
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """The service as a WSGI application.
+
+    config: Flask settings that override what the environment says, e.g. {"SQLALCHEMY_DATABASE_URI": "sqlite://"}.
+    Raises heroes.config.ConfigError where a setting can't be used.
+    """
+    from heroes import config as settings
+    from heroes import database, document, errors, health, views
+    from heroes.extensions import JSONProvider
+    from heroes.parser import Request
+
+    app = Flask(__name__)
+    app.config.from_mapping(settings.from_environment(os.environ))
+    app.config.from_mapping(config)
+    app.request_class = Request
+    app.json = JSONProvider(app)
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    database.init_app(app)
+    errors.init_app(app)
+    document.init_app(app, views.blueprint)
+    app.register_blueprint(health.blueprint)
+    return app

@@ -1,0 +1,172 @@
+"""The API document, OpenAPI 3.1 generated from schemas and views, and the pages that show it."""
+
+import re
+from importlib.util import find_spec
+from typing import Any
+
+import flask
+import flask_smorest
+from flask import Flask, redirect, render_template, url_for
+from flask_smorest.spec.plugins import FlaskPlugin
+from marshmallow import fields
+from werkzeug.wrappers import Response
+
+import heroes
+from heroes.fields import Int, Str
+from heroes.parser import Parser
+
+ERROR = {"type": "object", "title": "Error", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
+
+VALIDATION_ERROR = {
+    "type": "object",
+    "title": "ValidationError",
+    "properties": {
+        "loc": {
+            "title": "Location",
+            "type": "array",
+            "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        },
+        "msg": {"title": "Message", "type": "string"},
+        "type": {"title": "Error Type", "type": "string"},
+        "ctx": {"title": "Context", "type": "object"},
+    },
+    "required": ["loc", "msg", "type"],
+}
+
+HTTP_VALIDATION_ERROR = {
+    "type": "object",
+    "title": "HTTPValidationError",
+    "properties": {
+        "detail": {"title": "Detail", "type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}
+    },
+}
+
+# Beyond 200: what any operation may answer, then what one with a body or a hero in its path may.
+FAULTS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
+NOT_FOUND = {404: "Hero not found"}
+
+
+def reference(name: str) -> dict[str, Any]:
+    """The content of a JSON response that has the component `name` for its schema."""
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """A blueprint whose operations are parsed, named and documented as FastAPI does it."""
+
+    ARGUMENTS_PARSER = Parser()
+
+    def add_url_rule(self, rule: str, endpoint: Any = None, view_func: Any = None, **options: Any) -> None:
+        """Registers a view, with FastAPI's operationId: name, path and method, whatever is no word in it a "_"."""
+        path = f"{self.url_prefix}{rule}".replace("<", "{").replace(">", "}")
+        [method] = options["methods"]
+        responses = FAULTS | (NOT_FOUND if "{" in path else {})
+        view_func._apidoc["manual_doc"] = {
+            "operationId": re.sub(r"\W", "_", f"{view_func.__name__}{path}") + f"_{method.lower()}",
+            "responses": {200: {"description": "Successful Response", "content": {"application/json": {}}}}
+            | {
+                status: {
+                    "description": description,
+                    "content": reference("HTTPValidationError" if status == 422 else "Error"),
+                }
+                for status, description in sorted(responses.items())
+            },
+        }
+        super().add_url_rule(rule, endpoint, view_func, **options | {"tags": []})
+
+
+class Api(flask_smorest.Api):
+    """flask-smorest's Api without its own envelope of errors: ours is in errors.py."""
+
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def _register_error_handlers(self) -> None:
+        pass
+
+    def _register_responses(self) -> None:
+        pass
+
+    def _register_pagination_header(self) -> None:
+        pass
+
+
+class Paths(FlaskPlugin):
+    """Rules become paths without parameters of their own: those are documented by the views' schemas."""
+
+    def rule_to_params(self, rule: Any) -> list[dict[str, Any]]:
+        """No parameters."""
+        return []
+
+
+def tutorial_property(converter: Any, field: fields.Field[Any], ret: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """What a field of ours says beyond its type, in the form that the tutorial's document has."""
+    if not isinstance(field, Int | Str):
+        return {}
+    schema = {"type": ret.pop("type")} if "type" in ret else {}
+    schema["type"] = "integer" if isinstance(field, Int) else "string"
+    if isinstance(field, Int):
+        schema |= {key: bound for key, bound in (("minimum", field.ge), ("maximum", field.le)) if bound is not None}
+    elif field.max_length is not None:
+        schema |= {"maxLength": field.max_length, "pattern": r"^[^\u0000]*$"}
+    title = {"title": (field.name or "").replace("_", " ").title()}
+    if field.allow_none:
+        ret.pop("default", None)
+        return title | {"anyOf": [schema, {"type": "null"}]}
+    return title | schema
+
+
+pages = flask.Blueprint("pages", __name__, template_folder="templates")
+
+
+@pages.get("/")
+def index() -> Response:
+    """To the documentation."""
+    return redirect(url_for("pages.docs"))
+
+
+@pages.get("/docs")
+def docs() -> str:
+    """Swagger UI."""
+    return render_template("docs.html")
+
+
+@pages.get("/redoc")
+def redoc() -> Response | str:
+    """ReDoc, where its package is installed (the extra `redoc`)."""
+    return render_template("redoc.html") if find_spec("flask_openapi_redoc") else redirect(url_for("pages.docs"))
+
+
+def assets(name: str, package: str, folder: str) -> flask.Blueprint | None:
+    """A blueprint that serves the files an installed package ships, below /`name`/assets; None without the package."""
+    spec = find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        return None
+    path = f"{spec.submodule_search_locations[0]}/{folder}"
+    return flask.Blueprint(f"{name}_assets", __name__, static_folder=path, static_url_path=f"/{name}/assets")
+
+
+def init_app(app: Flask, *blueprints: flask_smorest.Blueprint) -> None:
+    """Registers the API's blueprints, the document at /openapi.json, Swagger UI at /docs and ReDoc at /redoc."""
+    app.config.from_mapping(
+        API_TITLE="heroes", API_VERSION=heroes.__version__, OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/"
+    )
+    # One for each app: a shared one would show every app the last one's document.
+    api = Api(app, spec_kwargs={"flask_plugin": Paths()})
+    for field, type_name in ((Int, "integer"), (Str, "string")):
+        api.register_field(field, type_name, None)
+    api.ma_plugin.converter.add_attribute_function(tutorial_property)
+    for name, schema in (
+        ("Error", ERROR),
+        ("ValidationError", VALIDATION_ERROR),
+        ("HTTPValidationError", HTTP_VALIDATION_ERROR),
+    ):
+        api.spec.components.schema(name, schema)
+    for blueprint in blueprints:
+        api.register_blueprint(blueprint)
+    app.register_blueprint(pages)
+    for blueprint in (
+        assets("docs", "flask_swagger_ui", "dist"),
+        assets("redoc", "flask_openapi_redoc", "templates/redoc/js"),
+    ):
+        if blueprint is not None:
+            app.register_blueprint(blueprint)

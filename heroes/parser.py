@@ -1,0 +1,101 @@
+"""From request to schema: the webargs parser, reading bodies and queries as the tutorial does."""
+
+import json
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any, NoReturn
+
+import flask
+from marshmallow import Schema, ValidationError
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.utils import cached_property
+
+from heroes.errors import BodyUnreadable, HeroNotFound, Unprocessable, json_invalid, located
+from heroes.fields import Fault, fault
+from heroes.schemas import HeroPath
+
+HERO_PATH = HeroPath()
+# In webargs' terms the tutorial's "body" is "json".
+PLACES = {"json": "body"}
+OUT_OF_RANGE = ("less_than_equal", "greater_than_equal")
+
+
+class Request(flask.Request):
+    """A request whose body is whole or refused: Werkzeug would stop reading, without a word, at the limit and where
+    the connection closes early."""
+
+    @cached_property
+    def body(self) -> bytes:
+        """The whole body, of at most MAX_CONTENT_LENGTH bytes; empty where there is none.
+
+        Raises RequestEntityTooLarge, and BodyUnreadable where the body is cut short or badly chunked.
+        """
+        length, limit = self.content_length, self.max_content_length
+        if length is None and "HTTP_TRANSFER_ENCODING" not in self.environ:
+            return b""
+        if limit is None or (length or 0) > limit:
+            raise RequestEntityTooLarge
+        try:
+            body: bytes = self.environ["wsgi.input"].read(limit + 1 if length is None else length)
+        except Exception:
+            # Each server has its own exceptions for a bad chunk or an early end; to the client they are all the same.
+            raise BodyUnreadable from None
+        if len(body) > limit:
+            raise RequestEntityTooLarge
+        if length is not None and len(body) < length:
+            raise BodyUnreadable
+        return body
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a Content-Type is application/json or application/*+json; read like a mail's, as the tutorial does."""
+    if content_type in (None, "application/json"):
+        return content_type is not None
+    message = Message()
+    message["content-type"] = content_type
+    subtype = message.get_content_subtype()
+    return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
+
+
+def located_faults(location: str, messages: Any) -> list[Fault]:
+    """The faults that a schema found in one location of the request, in the order of its fields."""
+    place = PLACES.get(location, location)
+    whole = messages if isinstance(messages, list) else messages.get("_schema")
+    if whole is not None:
+        return [located(fault, place) for fault in whole]
+    return [located(fault, place, name) for name, fault in messages.items()]
+
+
+class Parser(FlaskParser):
+    """The webargs parser: JSON bodies, queries and paths as the tutorial reads them, every fault an entry of one 422."""
+
+    # Unknown keys are the schemas' affair, wherever they come from.
+    DEFAULT_UNKNOWN_BY_LOCATION: dict[str, str | None] = {}
+
+    def load_json(self, req: Any, schema: Schema) -> Any:
+        """The body as Python's json reads it. One that isn't sent as JSON stays bytes, and so is no object."""
+        if not req.body:
+            raise ValidationError([fault("missing")])
+        if not is_json(req.headers.get("Content-Type")):
+            return req.body
+        try:
+            return json.loads(req.body)
+        except json.JSONDecodeError as error:
+            raise json_invalid(error.msg, error.pos) from None
+        except (ValueError, RecursionError):
+            # No UTF-8, -16 or -32; an integer of more digits than Python reads; nested too deep.
+            raise BodyUnreadable from None
+
+    def load_querystring(self, req: flask.Request, schema: Schema) -> Mapping[str, str]:
+        """The query; of a repeated key the last counts."""
+        return {key: values[-1] for key, values in req.args.lists()} if req.query_string else {}
+
+    def handle_error(self, error: ValidationError, req: flask.Request, schema: Schema, **kwargs: Any) -> NoReturn:
+        """Raises Unprocessable, the path's faults first; HeroNotFound where an id is merely out of range."""
+        [(location, messages)] = error.messages_dict.items()
+        faults = located_faults("path", HERO_PATH.validate(req.view_args)) if req.view_args else []
+        faults = [fault for fault in faults if fault["type"] not in OUT_OF_RANGE]
+        if location != "path":
+            faults += located_faults(location, messages)
+        raise Unprocessable(faults) if faults else HeroNotFound
