@@ -33,7 +33,7 @@ class Settings(Schema):
     DATABASE_TIMEOUT = setting(
         fields.Integer,
         "DATABASE_TIMEOUT",
-        30,
+        5,
         "seconds that a request waits for a lock, a connection or a statement before it is answered 503",
         validate=validate.Range(min=1),
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Flask, current_app
 from flask_migrate import upgrade
 from sqlalchemy import URL, Executable, Row, event, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -16,47 +16,29 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
 
-MIGRATIONS = str(Path(__file__).parent / "migrations")
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def execute(statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
     """Runs one writing statement in one transaction, committed when this returns: the row it RETURNs, or None."""
-    row = db.session.execute(statement, values).one_or_none()
-    db.session.commit()
+    with turn():
+        row = db.session.execute(statement, values).one_or_none()
+        db.session.commit()
     return row
 
 
-def engine_options(url: URL, timeout: int, threads: int) -> tuple[URL, dict[str, Any]]:
-    """The URL as SQLAlchemy wants it and the options of its engine.
-
-    timeout: seconds to wait for a lock or a connection; threads: how many of the process use the pool.
-    """
-    # Parameters stay out of error messages: one of them is the secret.
-    options: dict[str, Any] = {"hide_parameters": True}
-    if url.get_backend_name() != "sqlite":
-        return url, options
-    options["connect_args"] = {"timeout": timeout, "check_same_thread": False}
-    if url.database in (None, "", ":memory:"):
-        return url, options
-    options |= {"pool_size": threads, "max_overflow": 0, "pool_timeout": timeout}
-    # Relative to where the server was started, as in the tutorial; Flask-SQLAlchemy would take the instance folder.
-    return url.set(database=os.path.abspath(url.database or "")), options
-
-
-def prepare_connection(connection: sqlite3.Connection, _: Any) -> None:
-    """Sets what SQLite keeps per connection."""
-    # FULL costs one fsync a commit; NORMAL would lose acknowledged writes when the power goes.
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
 @contextmanager
-def only_one_start(directory: str) -> Iterator[None]:
-    """Holds a lock on the database's directory, so that of several starting processes one makes the schema.
+def turn() -> Iterator[None]:
+    """Lets the writers to one SQLite file, in all threads and processes, wait for each other in the kernel.
 
-    It is the directory's because closing any descriptor of the database file would drop SQLite's own locks on it
-    (https://sqlite.org/howtocorrupt.html, 2.2).
+    SQLite has one writer at a time, and those that wait for it sleep and ask again, some for seconds. The lock is on
+    the directory because closing any descriptor of the database file itself would drop SQLite's own locks on it
+    (https://sqlite.org/howtocorrupt.html, 2.2); it goes with the process that holds it.
     """
+    directory = current_app.extensions["heroes"]["sqlite_directory"]
+    if directory is None:
+        yield
+        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -65,34 +47,100 @@ def only_one_start(directory: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def make_schema(url: URL) -> None:
-    """Brings a SQLite database to the newest schema; made new, adopted from the tutorial, or already there."""
+def pool_options(timeout: int, threads: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A pool with a connection for each thread, so that none waits for another's."""
+    return {"pool_size": threads, "max_overflow": 0, "pool_timeout": timeout, "connect_args": arguments}
+
+
+def sqlite_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[str, Any]]:
+    """See engine_options. A path is relative to where the server is started, as in the tutorial."""
+    url = make_url(text)
+    arguments = {"timeout": timeout, "check_same_thread": False}
     if url.database in (None, "", ":memory:"):
-        upgrade()
-        return
-    with only_one_start(os.path.dirname(url.database)):
+        return url, {"connect_args": arguments}
+    return url.set(database=os.path.abspath(url.database)), pool_options(timeout, threads, arguments)
+
+
+def postgres_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[str, Any]]:
+    """See engine_options. libpq reads the URL itself, so it may say whatever libpq knows: several hosts, sslmode, …
+    (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING)
+    """
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = conninfo_to_dict("postgresql://" + text.split("://", 1)[1])
+    defaults: dict[str, Any] = {
+        "connect_timeout": 5,  # seconds, for each host
+        "tcp_user_timeout": 5000,  # milliseconds until a peer that doesn't acknowledge is given up
+        "application_name": "heroes",
+        "options": f"-c statement_timeout={timeout}s -c lock_timeout={timeout}s",
+    }
+    if "," in str(given.get("host", "")):
+        # Of a primary and its standbys the one that takes writes, also after a failover.
+        defaults["target_session_attrs"] = "read-write"
+    return URL.create("postgresql+psycopg"), pool_options(timeout, threads, defaults | given) | {"pool_pre_ping": True}
+
+
+DIALECTS = {
+    "sqlite": sqlite_options,
+    "postgres": postgres_options,
+    "postgresql": postgres_options,
+    "postgresql+psycopg": postgres_options,
+}
+
+
+def engine_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[str, Any]]:
+    """A database URL as SQLAlchemy wants it, and the options of its engine.
+
+    timeout: seconds to wait for a lock, a connection or a statement; threads: how many of the process use the pool.
+    Raises ConfigError where the URL can't be used.
+    """
+    scheme = text.partition(":")[0]
+    if scheme not in DIALECTS:
+        raise ConfigError("DATABASE_URL: Must be a sqlite:// or a postgresql:// URL.")
+    try:
+        url, options = DIALECTS[scheme](text, timeout, threads)
+    except ModuleNotFoundError:
+        raise ConfigError("DATABASE_URL: PostgreSQL needs the extra: pip install heroes[postgres]") from None
+    except Exception as error:
+        # The driver's own words would show the password.
+        raise ConfigError("DATABASE_URL: Not a valid URL.") from error
+    # No parameters in the messages of errors: one of them is the secret.
+    return url, options | {"hide_parameters": True}
+
+
+def prepare_connection(connection: sqlite3.Connection, _: object) -> None:
+    """Sets what SQLite keeps per connection."""
+    # FULL costs one fsync a commit; NORMAL would lose acknowledged writes when the power goes.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def make_schema() -> None:
+    """Brings a SQLite database to the newest schema, whether it is new, the tutorial's or of an earlier release."""
+    with turn():
         with db.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         upgrade()
     # No connection may cross a fork (https://sqlite.org/howtocorrupt.html, 2.6).
-    db.engine.dispose()
+    if current_app.extensions["heroes"]["sqlite_directory"]:
+        db.engine.dispose()
 
 
 def init_app(app: Flask) -> None:
     """Binds the database to the app. Raises ConfigError where its URL can't be used."""
-    try:
-        url = make_url(app.config["SQLALCHEMY_DATABASE_URI"])
-        url, options = engine_options(url, app.config["DATABASE_TIMEOUT"], app.config["GUNICORN_THREADS"])
-        app.config["SQLALCHEMY_DATABASE_URI"] = url
-        app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
-        db.init_app(app)
-    except ArgumentError:
-        raise ConfigError("DATABASE_URL: not a database URL") from None
-    migrate.init_app(app, directory=MIGRATIONS)
+    url, options = engine_options(
+        str(app.config["SQLALCHEMY_DATABASE_URI"]), app.config["DATABASE_TIMEOUT"], app.config["GUNICORN_THREADS"]
+    )
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
+    directory = os.path.dirname(url.database) if "pool_size" in options and url.database else None
+    app.extensions["heroes"] = {"sqlite_directory": directory}
+    db.init_app(app)
+    migrate.init_app(app, directory=str(MIGRATIONS))
     if url.get_backend_name() == "sqlite":
         with app.app_context():
             event.listen(db.engine, "connect", prepare_connection)
             try:
-                make_schema(url)
+                make_schema()
             except (OSError, OperationalError) as error:
                 raise ConfigError(f"DATABASE_URL: {getattr(error, 'orig', error)}") from error
