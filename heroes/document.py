@@ -12,7 +12,7 @@ from marshmallow import fields
 from werkzeug.wrappers import Response
 
 import heroes
-from heroes.fields import Int, Str
+from heroes.fields import Int, OneOf, Str
 from heroes.parser import Parser
 
 ERROR = {"type": "object", "title": "Error", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
@@ -100,13 +100,12 @@ class Paths(FlaskPlugin):
 
 def tutorial_property(converter: Any, field: fields.Field[Any], ret: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     """What a field of ours says beyond its type, in the form that the tutorial's document has."""
-    if not isinstance(field, Int | Str):
-        return {}
-    schema = {"type": ret.pop("type")} if "type" in ret else {}
-    schema["type"] = "integer" if isinstance(field, Int) else "string"
+    schema: dict[str, Any] = {"type": ret.pop("type")}
     if isinstance(field, Int):
         schema |= {key: bound for key, bound in (("minimum", field.ge), ("maximum", field.le)) if bound is not None}
-    elif field.max_length is not None:
+    elif isinstance(field, OneOf):
+        schema |= {"enum": list(field.words)}
+    elif isinstance(field, Str) and field.max_length is not None:
         schema |= {"maxLength": field.max_length, "pattern": r"^[^\u0000]*$"}
     title = {"title": (field.name or "").replace("_", " ").title()}
     if field.allow_none:
@@ -152,7 +151,7 @@ def init_app(app: Flask, *blueprints: flask_smorest.Blueprint) -> None:
     )
     # One for each app: a shared one would show every app the last one's document.
     api = Api(app, spec_kwargs={"flask_plugin": Paths()})
-    for field, type_name in ((Int, "integer"), (Str, "string")):
+    for field, type_name in ((Int, "integer"), (Str, "string"), (OneOf, "string")):
         api.register_field(field, type_name, None)
     api.ma_plugin.converter.add_attribute_function(tutorial_property)
     for name, schema in (

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Flask, Response, current_app, jsonify
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound, ServiceUnavailable, UnprocessableEntity
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, PreconditionFailed, ServiceUnavailable, UnprocessableEntity
 
 from heroes.fields import Fault, fault
 
@@ -24,6 +24,12 @@ class HeroNotFound(NotFound):
     """404 in the tutorial's words."""
 
     detail = "Hero not found"
+
+
+class HeroChanged(PreconditionFailed):
+    """412: the hero is not, or no longer, what the client's If-Match says."""
+
+    detail = "Hero has changed"
 
 
 class BodyUnreadable(BadRequest):

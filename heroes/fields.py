@@ -6,7 +6,7 @@ A fault is a mapping {"type", "msg", "ctx"?}; whoever loads the schema adds its 
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marshmallow import ValidationError, fields, missing
@@ -27,7 +27,8 @@ FAULTS: Mapping[str, str] = {
     "string_type": "Input should be a valid string",
     "string_unicode": "Input should be a valid string, unable to parse raw data as a unicode string",
     "string_too_long": "String should have at most {max_length} characters",
-    "value_error": "Value error, must not contain NUL characters",
+    "value_error": "Value error, {reason}",
+    "literal_error": "Input should be {expected}",
     "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
     "json_invalid": "JSON decode error",
 }
@@ -51,9 +52,9 @@ MAX_DIGITS = 4300
 TOO_MANY_DIGITS = re.compile(rf"-?[1-9][0-9]{{{MAX_DIGITS}}}")
 
 
-def fault(type: str, **ctx: Any) -> Fault:
-    """The fault of a type of FAULTS, with the words that belong to it and `ctx` where there is any."""
-    entry: Fault = {"type": type, "msg": FAULTS[type].format(**ctx)}
+def fault(type: str, reason: str = "", **ctx: Any) -> Fault:
+    """The fault of a type of FAULTS: its words, with the `reason` where they ask for one, and `ctx` where there is any."""
+    entry: Fault = {"type": type, "msg": FAULTS[type].format(reason=reason, **ctx)}
     return entry | {"ctx": ctx} if ctx else entry
 
 
@@ -114,7 +115,7 @@ class Int(Scalar):
             raise ValidationError(fault("finite_number"))
         elif not value.is_integer():
             raise ValidationError(fault("int_from_float"))
-        elif not INT64_MIN <= value <= INT64_MAX:
+        elif abs(value) >= 2**63:
             raise ValidationError(fault("int_parsing_size"))
         else:
             value = int(value)
@@ -141,5 +142,19 @@ class Str(Scalar):
         if self.max_length is not None and len(value) > self.max_length:
             raise ValidationError(fault("string_too_long", max_length=self.max_length))
         if "\0" in value:
-            raise ValidationError(fault("value_error"))
+            raise ValidationError(fault("value_error", "must not contain NUL characters"))
         return value
+
+
+class OneOf(Scalar):
+    """One of a few words."""
+
+    def __init__(self, words: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.words = words
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if value not in self.words:
+            *head, last = (repr(word) for word in self.words)
+            raise ValidationError(fault("literal_error", expected=f"{', '.join(head)} or {last}"))
+        return str(value)

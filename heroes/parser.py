@@ -16,8 +16,8 @@ from heroes.fields import Fault, fault
 from heroes.schemas import HeroPath
 
 HERO_PATH = HeroPath()
-# In webargs' terms the tutorial's "body" is "json".
-PLACES = {"json": "body"}
+# webargs' word for a part of the request -> the tutorial's.
+PLACES = {"json": "body", "headers": "header"}
 OUT_OF_RANGE = ("less_than_equal", "greater_than_equal")
 
 
@@ -64,7 +64,7 @@ def located_faults(location: str, messages: Any) -> list[Fault]:
     whole = messages if isinstance(messages, list) else messages.get("_schema")
     if whole is not None:
         return [located(fault, place) for fault in whole]
-    return [located(fault, place, name) for name, fault in messages.items()]
+    return [located(fault, place, name.lower()) for name, fault in messages.items()]
 
 
 class Parser(FlaskParser):
@@ -91,11 +91,22 @@ class Parser(FlaskParser):
         """The query; of a repeated key the last counts."""
         return {key: values[-1] for key, values in req.args.lists()} if req.query_string else {}
 
+    def load_headers(self, req: flask.Request, schema: Schema) -> Mapping[str, str]:
+        """Of the headers those that the schema names."""
+        keys = (field.data_key for field in schema.load_fields.values())
+        return {key: value for key in keys if key and (value := req.headers.get(key)) is not None}
+
     def handle_error(self, error: ValidationError, req: flask.Request, schema: Schema, **kwargs: Any) -> NoReturn:
         """Raises Unprocessable, the path's faults first; HeroNotFound where an id is merely out of range."""
         [(location, messages)] = error.messages_dict.items()
-        faults = located_faults("path", HERO_PATH.validate(req.view_args)) if req.view_args else []
+        faults = []
+        if req.view_args:
+            try:
+                HERO_PATH.load(req.view_args)
+            except ValidationError as path_error:
+                faults = located_faults("path", path_error.messages_dict)
         faults = [fault for fault in faults if fault["type"] not in OUT_OF_RANGE]
         if location != "path":
             faults += located_faults(location, messages)
         raise Unprocessable(faults) if faults else HeroNotFound
+

@@ -1,20 +1,59 @@
 """What goes in and what comes out: the tutorial's models as marshmallow schemas. They know no Flask and no SQLAlchemy."""
 
-from marshmallow import EXCLUDE, Schema
+from collections.abc import Mapping
+from typing import Any
 
-from heroes.fields import Int, Str, fault
+from marshmallow import EXCLUDE, Schema, ValidationError, missing
+
+from heroes.fields import Int, OneOf, Scalar, Str, fault
 
 NAME_LENGTH = 500
+KEY_LENGTH = 255
 MAX_LIMIT = 100
+SORTS = ("id", "-id", "name", "-name", "age", "-age")
 
 
 class Model(Schema):
-    """A schema that ignores unknown keys and takes nothing but an object, as the tutorial's models do."""
+    """A schema of Scalars that ignores unknown keys and takes nothing but an object, as the tutorial's models do.
+
+    `load` and `dump` do for Scalars what marshmallow's own do for any field, hook and nesting, in a fifth of the time.
+    """
 
     class Meta:
         unknown = EXCLUDE
 
-    error_messages = {"type": fault("model_attributes_type")}
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not all(isinstance(field, Scalar) for field in self.fields.values()) or any(self._hooks.values()):
+            raise TypeError(f"{type(self).__name__} has more than Scalars: derive it from marshmallow's Schema")
+
+    def load(self, data: Any, **kwargs: Any) -> dict[str, Any]:
+        """What the fields make of an object's values. Raises ValidationError with the faults of all of them."""
+        if not isinstance(data, Mapping):
+            raise ValidationError([fault("model_attributes_type")])
+        loaded, faults = {}, {}
+        for name, field in self.load_fields.items():
+            try:
+                value = field.deserialize(data.get(field.data_key or name, missing), name, data)
+            except ValidationError as error:
+                faults[field.data_key or name] = error.messages
+            else:
+                if value is not missing:
+                    loaded[name] = value
+        if faults:
+            raise ValidationError(faults)
+        return loaded
+
+    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
+        """The public form of a row, or of a list of rows where `many`.
+
+        A row has its values in the order of the fields (what follows them is not public), and a Scalar's value is
+        dumped as it is: all that is left to do is to name them.
+        """
+        names = self.dump_fields
+        if self.many if many is None else many:
+            return [dict(zip(names, row, strict=False)) for row in obj]
+        return dict(zip(names, obj, strict=False))
 
 
 class HeroBase(Model):
@@ -51,8 +90,58 @@ class HeroPath(Model):
     hero_id = Int(required=True)
 
 
-class HeroQuery(Model):
+class HeroFilter(Model):
+    """Which heroes are meant; together they must all hold."""
+
+    name = Str(max_length=NAME_LENGTH, metadata={"description": "Exactly this name"})
+    age = Int(metadata={"description": "Exactly this age"})
+    min_age = Int(metadata={"description": "This age or more"})
+    max_age = Int(metadata={"description": "This age or less"})
+
+
+class HeroQuery(HeroFilter):
     """A page of the list."""
 
-    offset = Int(ge=0, load_default=0)
-    limit = Int(ge=0, le=MAX_LIMIT, load_default=MAX_LIMIT)
+    offset = Int(ge=0, load_default=0, metadata={"description": "How many heroes to pass over"})
+    limit = Int(ge=0, le=MAX_LIMIT, load_default=MAX_LIMIT, metadata={"description": "How many heroes to answer"})
+    after = Int(metadata={"description": "Only ids above this one; goes with sort=id"})
+    sort = OneOf(SORTS, load_default="id", metadata={"description": "Ties by id, unknown ages last"})
+
+    class Meta(Model.Meta):
+        # The tutorial's own first: faults are reported in this order.
+        fields = ("offset", "limit", "after", "name", "age", "min_age", "max_age", "sort")
+
+    def load(self, data: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Model; `after` beside another order than id's is a fault."""
+        page = super().load(data, **kwargs)
+        if "after" in page and page["sort"] != "id":
+            raise ValidationError({"after": fault("value_error", "after goes with sort=id only")})
+        return page
+
+
+class CreateHeaders(Model):
+    """What a client may say about a POST."""
+
+    idempotency_key = Str(
+        data_key="Idempotency-Key",
+        max_length=KEY_LENGTH,
+        metadata={"description": "The same key and body again within 24 hours answer the first answer, and store nothing"},
+    )
+
+
+class ListHeaders(Model):
+    """What a client may say about a GET of the list."""
+
+    prefer = Str(data_key="Prefer", metadata={"description": "count=exact asks for X-Total-Count"})
+
+
+class ReadHeaders(Model):
+    """What a client may say about a GET of one hero."""
+
+    if_none_match = Str(data_key="If-None-Match", metadata={"description": "An ETag: 304 while the hero still has it"})
+
+
+class ChangeHeaders(Model):
+    """What a client may say about a PATCH or a DELETE."""
+
+    if_match = Str(data_key="If-Match", metadata={"description": "An ETag: 412 when the hero no longer has it"})

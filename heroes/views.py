@@ -1,81 +1,211 @@
 """The five operations of /heroes."""
 
+import hashlib
+import time
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import urlencode
 
-from sqlalchemy import Update, bindparam, delete, insert, select, update
+import flask
+import orjson
+from sqlalchemy import Select, Update, bindparam, delete, func, insert, select, text, update
+from werkzeug.http import parse_etags
 
-from heroes.database import execute
+from heroes.database import execute, turn
 from heroes.document import Blueprint
-from heroes.errors import HeroNotFound
+from heroes.errors import HeroChanged, HeroNotFound, Unprocessable, located
 from heroes.extensions import db
-from heroes.models import Hero
-from heroes.schemas import HeroCreate, HeroPath, HeroPublic, HeroQuery, HeroUpdate
+from heroes.fields import fault
+from heroes.models import Hero, IdempotencyKey
+from heroes.schemas import (
+    ChangeHeaders,
+    CreateHeaders,
+    HeroCreate,
+    HeroPath,
+    HeroPublic,
+    HeroQuery,
+    HeroUpdate,
+    ListHeaders,
+    ReadHeaders,
+)
 
-# Statements on the table, not on the class: they skip the ORM's compilation and its identity map.
+KEEP_KEYS = 24 * 60 * 60  # seconds that an Idempotency-Key is remembered
+
+# Statements on the tables, not on the classes: they need no compilation by the ORM and no identity map.
 HERO = Hero.__table__
-PUBLIC = [HERO.c[name] for name in HeroPublic().fields]
-THIS = HERO.c.id == bindparam("hero_id")
+KEY = IdempotencyKey.__table__
 
-CREATE = insert(HERO).returning(*PUBLIC)
-READ_PAGE = select(*PUBLIC).order_by(HERO.c.id).offset(bindparam("offset")).limit(bindparam("limit"))
-READ = select(*PUBLIC).where(THIS)
+PUBLIC = [HERO.c[name] for name in HeroPublic().fields]
+VERSIONED = [*PUBLIC, HERO.c.version]
+THIS = HERO.c.id == bindparam("hero_id")
+UNCHANGED = HERO.c.version.in_(bindparam("versions", expanding=True))
+
+CREATE = insert(HERO).returning(*VERSIONED)
+READ = select(*VERSIONED).where(THIS)
 DELETE = delete(HERO).where(THIS).returning(HERO.c.id)
+DELETE_UNCHANGED = DELETE.where(UNCHANGED)
+
+FILTERS = {
+    "name": HERO.c.name == bindparam("name"),
+    "age": HERO.c.age == bindparam("age"),
+    "min_age": HERO.c.age >= bindparam("min_age"),
+    "max_age": HERO.c.age <= bindparam("max_age"),
+    "after": HERO.c.id > bindparam("after"),
+}
+ORDERS = {
+    "id": [HERO.c.id],
+    "-id": [HERO.c.id.desc()],
+    "name": [HERO.c.name, HERO.c.id],
+    "-name": [HERO.c.name.desc(), HERO.c.id],
+    "age": [HERO.c.age.nulls_last(), HERO.c.id],
+    "-age": [HERO.c.age.desc().nulls_last(), HERO.c.id],
+}
+
+FORGET_KEYS = delete(KEY).where(KEY.c.created_at < bindparam("before"))
+# A key that another request is just claiming is waited for; one that is claimed already gives no row.
+CLAIM_KEY = text(
+    "INSERT INTO idempotency_key (key, fingerprint, created_at) VALUES (:key, :fingerprint, :created_at)"
+    " ON CONFLICT DO NOTHING RETURNING key"
+)
+RECORD_ANSWER = update(KEY).where(KEY.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
+RECALL = select(KEY.c.fingerprint, KEY.c.answer).where(KEY.c.key == bindparam("key"))
 
 blueprint = Blueprint("heroes", __name__, url_prefix="/heroes")
 
 
 @cache
-def updating(columns: frozenset[str]) -> Update:
-    """The UPDATE that sets these columns; without one it sets the id to itself, and so still finds the hero."""
-    values = {name: bindparam(name) for name in columns} or {"id": HERO.c.id}
-    return update(HERO).where(THIS).values(values).returning(*PUBLIC)
+def selecting(filters: frozenset[str], sort: str) -> Select[Any]:
+    """The SELECT of a page."""
+    page = select(*PUBLIC).where(*(FILTERS[name] for name in sorted(filters))).order_by(*ORDERS[sort])
+    return page.offset(bindparam("offset")).limit(bindparam("limit"))
+
+
+@cache
+def counting(filters: frozenset[str]) -> Select[Any]:
+    """The SELECT that counts what the filters let through."""
+    return select(func.count()).select_from(HERO).where(*(FILTERS[name] for name in sorted(filters)))
+
+
+@cache
+def updating(columns: frozenset[str], conditional: bool) -> Update:
+    """The UPDATE that sets these columns."""
+    values = {HERO.c[name]: bindparam(name) for name in sorted(columns)} | {HERO.c.version: HERO.c.version + 1}
+    return update(HERO).where(THIS, *([UNCHANGED] if conditional else [])).values(values).returning(*VERSIONED)
+
+
+def tagged(hero: Any, **headers: str) -> tuple[Any, dict[str, str]]:
+    """A versioned row as a view's answer, with its ETag."""
+    return hero, {"ETag": f'"{hero[-1]}"', **headers}
+
+
+def versions(headers: Mapping[str, str]) -> list[int] | None:
+    """The versions that If-Match allows; None where it allows any.
+
+    Weak tags match nothing (RFC 9110, 13.1.1), and neither do those that are no version of ours.
+    """
+    etags = parse_etags(headers.get("if_match", "*"))
+    if etags.star_tag:
+        return None
+    return [int(tag) for tag in etags.as_set() if tag.isascii() and tag.isdecimal() and len(tag) < 19]
+
+
+def unchangeable(hero_id: int) -> HeroChanged | HeroNotFound:
+    """Why a statement on one hero found no row: its version, or that it isn't there."""
+    return HeroChanged() if db.session.execute(READ, {"hero_id": hero_id}).one_or_none() else HeroNotFound()
+
+
+def create_once(key: str, hero: dict[str, Any]) -> Any:
+    """Creates a hero and records the answer under the key, or answers what is recorded there, in one transaction.
+
+    Raises Unprocessable where the key was used for another hero.
+    """
+    fingerprint = hashlib.sha256(orjson.dumps(hero)).hexdigest()
+    now = int(time.time())
+    with turn():
+        # A write comes first: on SQLite the transaction is a writer's from its start.
+        db.session.execute(FORGET_KEYS, {"before": now - KEEP_KEYS})
+        claim = {"key": key, "fingerprint": fingerprint, "created_at": now}
+        if db.session.execute(CLAIM_KEY, claim).one_or_none():
+            created = db.session.execute(CREATE, hero).one()
+            db.session.execute(RECORD_ANSWER, {"claimed": key, "answer": list(created)})
+            db.session.commit()
+            return tagged(created)
+        recorded = db.session.execute(RECALL, {"key": key}).one()
+        db.session.commit()
+    if recorded.fingerprint != fingerprint:
+        raise Unprocessable([located(fault("value_error", "was used with another body"), "header", "idempotency-key")])
+    return tagged(tuple(recorded.answer), **{"Idempotent-Replayed": "true"})
 
 
 @blueprint.post("/")
-@blueprint.arguments(HeroCreate)
+@blueprint.arguments(HeroCreate())
+@blueprint.arguments(CreateHeaders(), location="headers")
 @blueprint.response(200, HeroPublic)
-def create_hero(hero: dict[str, Any]) -> Any:
+def create_hero(hero: dict[str, Any], headers: dict[str, str]) -> Any:
     """Create Hero"""
-    return execute(CREATE, hero)
+    if key := headers.get("idempotency_key"):
+        return create_once(key, hero)
+    return tagged(execute(CREATE, hero))
 
 
 @blueprint.get("/")
-@blueprint.arguments(HeroQuery, location="query")
+@blueprint.arguments(HeroQuery(), location="query")
+@blueprint.arguments(ListHeaders(), location="headers")
 @blueprint.response(200, HeroPublic(many=True))
-def read_heroes(page: dict[str, int]) -> Any:
+def read_heroes(page: dict[str, Any], headers: dict[str, str]) -> Any:
     """Read Heroes"""
-    return db.session.execute(READ_PAGE, page).all()
+    filters = FILTERS.keys() & page
+    heroes = db.session.execute(selecting(frozenset(filters), page["sort"]), page).all()
+    answer = {}
+    if heroes and len(heroes) == page["limit"]:
+        step = {"after": heroes[-1].id} if page["sort"] == "id" else {"offset": page["offset"] + page["limit"]}
+        kept = {key: value for key, value in flask.request.args.items() if key not in ("after", "offset")}
+        answer["Link"] = f'<?{urlencode(kept | step)}>; rel="next"'
+    if "count=exact" in headers.get("prefer", ""):
+        filters = frozenset(filters - {"after"})
+        answer["X-Total-Count"] = str(db.session.execute(counting(filters), page).scalar_one())
+        answer["Preference-Applied"] = "count=exact"
+    return heroes, answer
 
 
 @blueprint.get("/<hero_id>")
-@blueprint.arguments(HeroPath, location="path", as_kwargs=True)
+@blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
+@blueprint.arguments(ReadHeaders(), location="headers")
 @blueprint.response(200, HeroPublic)
-def read_hero(hero_id: int) -> Any:
+def read_hero(headers: dict[str, str], hero_id: int) -> Any:
     """Read Hero"""
     hero = db.session.execute(READ, {"hero_id": hero_id}).one_or_none()
     if hero is None:
         raise HeroNotFound
-    return hero
+    if "if_none_match" in headers and parse_etags(headers["if_none_match"]).contains_weak(str(hero.version)):
+        return flask.Response(status=304, headers=tagged(hero)[1])
+    return tagged(hero)
 
 
 @blueprint.patch("/<hero_id>")
-@blueprint.arguments(HeroUpdate)
-@blueprint.arguments(HeroPath, location="path", as_kwargs=True)
+@blueprint.arguments(HeroUpdate())
+@blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
+@blueprint.arguments(ChangeHeaders(), location="headers")
 @blueprint.response(200, HeroPublic)
-def update_hero(changes: dict[str, Any], hero_id: int) -> Any:
+def update_hero(changes: dict[str, Any], headers: dict[str, str], hero_id: int) -> Any:
     """Update Hero"""
-    hero = execute(updating(frozenset(changes)), changes | {"hero_id": hero_id})
+    allowed = versions(headers)
+    statement = updating(frozenset(changes), allowed is not None)
+    hero = execute(statement, changes | {"hero_id": hero_id, "versions": allowed})
     if hero is None:
-        raise HeroNotFound
-    return hero
+        raise unchangeable(hero_id)
+    return tagged(hero)
 
 
 @blueprint.delete("/<hero_id>")
-@blueprint.arguments(HeroPath, location="path", as_kwargs=True)
+@blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
+@blueprint.arguments(ChangeHeaders(), location="headers")
 @blueprint.response(200)
-def delete_hero(hero_id: int) -> Any:
+def delete_hero(headers: dict[str, str], hero_id: int) -> Any:
     """Delete Hero"""
-    if execute(DELETE, {"hero_id": hero_id}) is None:
-        raise HeroNotFound
+    allowed = versions(headers)
+    statement = DELETE if allowed is None else DELETE_UNCHANGED
+    if execute(statement, {"hero_id": hero_id, "versions": allowed}) is None:
+        raise unchangeable(hero_id)
     return {"ok": True}

@@ -7,6 +7,7 @@ revision = "0001"
 down_revision = None
 
 INT64 = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -15,7 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "hero",
         sa.Column("id", INT64, primary_key=True),
-        sa.Column("name", sa.String, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("age", INT64),
         sa.Column("secret_name", sa.String, nullable=False),
         sqlite_autoincrement=True,

@@ -1,0 +1,17 @@
+"""A version for each hero, behind its ETag. The default lets the tutorial app, which doesn't know it, keep writing."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+INT64 = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def upgrade() -> None:
+    op.add_column("hero", sa.Column("version", INT64, nullable=False, server_default="1"))
+
+
+def downgrade() -> None:
+    op.drop_column("hero", "version")
