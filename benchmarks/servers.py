@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,10 @@ FILL = """
 def seeded(hero_id: int) -> dict[str, Any]:
     """What a server answers for a hero that FILL has made."""
     return {"name": f"Hero {hero_id}", "age": None if hero_id % 10 == 0 else hero_id % 90, "id": hero_id}
+
+
+class Refused(Exception):
+    """A server did not answer what it must, so that its times would mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -191,13 +196,14 @@ class Running:
         }
         if self.database.sqlite:
             environment["SEED_DB"] = self.database.url.removeprefix("sqlite:///")
+        self.log = tempfile.TemporaryFile()
         started = time.perf_counter()
         self.process = subprocess.Popen(
             [*pinned(self.cores), str(self.server.python), *self.server.command],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self.log,
         )
         self.wait()
         self.startup = time.perf_counter() - started
@@ -206,14 +212,15 @@ class Running:
     def __exit__(self, *error: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.communicate(timeout=15)
+            self.process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             for process in self.processes():
                 process.kill()
-            self.process.communicate()
+            self.process.wait()
+        self.log.close()
 
     def wait(self) -> None:
-        """Wait until the server answers. RuntimeError, with what it wrote, when it ends or takes too long."""
+        """Wait until the server answers. Raises Refused, with what it wrote, when it ends or takes too long."""
         deadline = time.perf_counter() + START_SECONDS
         while time.perf_counter() < deadline and self.process.poll() is None:
             try:
@@ -222,16 +229,20 @@ class Running:
             except OSError:
                 time.sleep(0.005)
         self.process.kill()
-        raise RuntimeError(f"{self.server.name} does not start:\n{self.process.communicate()[1].decode()}")
+        self.process.wait()
+        self.log.seek(0)
+        raise Refused(f"{self.server.name} does not start:\n{self.log.read().decode()[-2000:]}")
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """The status and the JSON of one request on a connection of its own."""
+        """The status and the JSON, or else the text, of one request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
         try:
             sent = None if body is None else json.dumps(body)
             connection.request(method, path, sent, {"Content-Type": "application/json"} if sent else {})
             response = connection.getresponse()
-            return response.status, json.loads(response.read())
+            text = response.read().decode()
+            is_json = response.headers.get_content_type() == "application/json"
+            return response.status, json.loads(text) if is_json else text
         finally:
             connection.close()
 
