@@ -1,11 +1,19 @@
 """gunicorn's settings, read by `gunicorn wsgi:app` in this directory. It imports nothing of heroes: on HUP the master
 forks workers that must load the new code."""
 
+import fcntl
+import glob
 import json
+import logging
 import os
+import shutil
 import sys
+import tempfile
+from importlib.util import find_spec
 
+import gunicorn.glogging
 import gunicorn.util
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 
 def number(name: str, default: int, lowest: int = 1) -> int:
@@ -39,5 +47,56 @@ graceful_timeout = 30  # seconds for the requests in flight when a worker stops
 # The installable C parser lets a bare LF end a line: two servers could then read one request differently.
 http_parser = "python"
 control_socket_disable = True
-# Before the app's first line so that a log pipe is never behind the facts.
-accesslog = None if os.environ.get("ACCESS_LOG") == "off" else "-"
+# One line per request is the app's, with the route and the request's id; see heroes/logs.py.
+accesslog = None
+loglevel = os.environ.get("LOG_LEVEL", "info").lower()
+# Whom to believe is said in one place, PROXY_HOPS; gunicorn would believe whatever comes from this host.
+forwarded_allow_ips = ""
+
+FORMATTERS = {
+    "json": OrjsonFormatter(
+        ["levelname", "name", "message", "process"],
+        rename_fields={"levelname": "level", "name": "logger"},
+        timestamp="time",
+    ),
+    "text": logging.Formatter("%(asctime)s %(levelname)s - [%(process)d] %(message)s"),
+}
+
+
+class logger_class(gunicorn.glogging.Logger):
+    """gunicorn's own lines in the format of the app's."""
+
+    def setup(self, cfg):
+        """Called at the start and on HUP."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(FORMATTERS.get(os.environ.get("LOG_FORMAT", "").lower(), FORMATTERS["json"]))
+
+
+if os.environ.get("METRICS") and find_spec("prometheus_client"):
+    # Where the workers keep their counts. It outlives a HUP, which reads this file again, and a USR2.
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="heroes-metrics-")
+    from prometheus_client.mmap_dict import MmapedDict
+    from prometheus_client.multiprocess import mark_process_dead
+
+    def child_exit(server, worker):
+        """Adds a dead worker's counts to those of the dead before it, or files and scrapes would grow for ever."""
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        descriptor = os.open(folder, os.O_RDONLY)
+        # A scrape in between would count them twice, or not at all.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        mark_process_dead(worker.pid)
+        for path in glob.glob(f"{folder}/*_{worker.pid}.db"):
+            kind = os.path.basename(path).partition("_")[0]
+            total = MmapedDict(f"{folder}/{kind}_dead.db")
+            for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(path):
+                total.write_value(key, total.read_value(key)[0] + value, timestamp)
+            total.close()
+            os.remove(path)
+        os.close(descriptor)
+
+    def on_exit(server):
+        """Leaves no folder behind, unless a master that USR2 started goes on counting in it."""
+        if not server.reexec_pid:
+            shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

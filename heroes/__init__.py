@@ -15,8 +15,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     config: Flask settings that override what the environment says, e.g. {"SQLALCHEMY_DATABASE_URI": "sqlite://"}.
     Raises heroes.config.ConfigError where a setting can't be used.
     """
+    from heroes import access, database, document, errors, health, logs, metrics, views
     from heroes import config as settings
-    from heroes import database, document, errors, health, views
     from heroes.extensions import JSONProvider
     from heroes.parser import Request
 
@@ -24,11 +24,16 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.from_mapping(settings.from_environment(os.environ))
     app.config.from_mapping(config)
     app.request_class = Request
+    # Every view is a plain function; asking each time costs as much as parsing a path.
+    app.ensure_sync = lambda view: view  # type: ignore[method-assign]
     app.json = JSONProvider(app)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    logs.init_app(app)
     database.init_app(app)
+    metrics.init_app(app)
     errors.init_app(app)
     document.init_app(app, views.blueprint)
     app.register_blueprint(health.blueprint)
+    access.init_app(app)
     return app

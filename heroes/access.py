@@ -1,0 +1,117 @@
+"""Who may call: tokens, origins, hosts, the proxies in front, and the headers that tell a browser what it may do."""
+
+from hmac import compare_digest
+from typing import Any, NoReturn
+
+from flask import Flask, Response, current_app, request
+from flask_cors import CORS
+from flask_httpauth import HTTPTokenAuth  # type: ignore[import-untyped]
+from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.exceptions import Unauthorized
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+REALM = "heroes"
+SECURITY_SCHEME = {"type": "http", "scheme": "bearer"}
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+# Open whatever API_TOKENS_PROTECT says: they show no data, and a token can only be entered on an open page.
+OPEN_BLUEPRINTS = frozenset({"health", "pages", "docs_assets", "redoc_assets", "api-docs"})
+OPEN_ENDPOINTS = frozenset({None, "static"})
+
+# What a script of another origin may read beyond the body.
+EXPOSED = ["ETag", "Idempotent-Replayed", "Link", "Preference-Applied", "Retry-After", "X-Request-ID", "X-Total-Count"]
+PREFLIGHT_AGE = 600  # seconds
+
+CONTENT_SECURITY_POLICY = {
+    None: "default-src 'none'; frame-ancestors 'none'",
+    # Swagger UI styles its elements in place. ReDoc does too, and searches in a worker that it makes from a blob.
+    "pages": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+}
+HEADERS = {
+    blueprint: [
+        ("X-Content-Type-Options", "nosniff"),
+        ("Content-Security-Policy", policy),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+        ("Referrer-Policy", "no-referrer"),
+    ]
+    for blueprint, policy in CONTENT_SECURITY_POLICY.items()
+}
+
+
+class NotAuthenticated(Unauthorized):
+    """401 in FastAPI's words, with the challenge of RFC 6750, 3."""
+
+    detail = "Not authenticated"
+
+    def __init__(self) -> None:
+        super().__init__(www_authenticate=WWWAuthenticate("bearer", {"realm": REALM}))
+
+
+def known(token: str) -> bool:
+    """Whether a token is one of API_TOKENS; in a time that tells neither which nor how much of it was right."""
+    # A sum, not any(): every token is compared, also after one that fits.
+    return sum(compare_digest(token.encode(), other.encode()) for other in current_app.config["API_TOKENS"]) > 0
+
+
+def refuse(status: int) -> NoReturn:
+    """Raises NotAuthenticated, whatever the status that Flask-HTTPAuth has in mind."""
+    raise NotAuthenticated
+
+
+auth = HTTPTokenAuth("Bearer", REALM)
+auth.verify_token(known)
+auth.error_handler(refuse)
+check_token = auth.login_required(lambda: None)
+
+
+def needs_token(protect: str, method: str) -> bool:
+    """Whether API_TOKENS_PROTECT `protect` asks for a token on a method. A preflight can carry none."""
+    return method != "OPTIONS" and (protect == "all" or method not in SAFE_METHODS)
+
+
+def authenticate() -> None:
+    """Raises NotAuthenticated where the request needs a token and has none that is known."""
+    if request.blueprint in OPEN_BLUEPRINTS or request.endpoint in OPEN_ENDPOINTS:
+        return
+    if needs_token(current_app.config["API_TOKENS_PROTECT"], request.method):
+        check_token()
+
+
+def document_tokens(app: Flask) -> None:
+    """Says in the API document, where it is made already, which operations need a token."""
+    spec = app.extensions["flask-smorest"]["apis"][""]["ext_obj"].spec
+    spec.components.security_scheme("bearer", SECURITY_SCHEME)
+    error: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Error"}}
+    refusal = {
+        "description": NotAuthenticated.detail,
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
+        "content": {"application/json": error},
+    }
+    for operations in spec.to_dict()["paths"].values():
+        for method, operation in operations.items():
+            if needs_token(app.config["API_TOKENS_PROTECT"], method.upper()):
+                operation["security"] = [{"bearer": []}]
+                operation["responses"]["401"] = refusal
+
+
+def add_headers(response: Response) -> Response:
+    """Adds the security headers: the documentation's pages may load what they ship with, anything else nothing."""
+    rule = request.url_rule
+    page = rule is not None and rule.endpoint.startswith("pages.")
+    response.headers.extend(HEADERS["pages" if page else None])
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Protects the app as its settings say; without any it is open to whoever reaches it, as the tutorial is."""
+    if app.config["API_TOKENS"] is not None:
+        app.before_request(authenticate)
+        document_tokens(app)
+    if app.config["CORS_ORIGINS"] is not None:
+        CORS(app, origins=app.config["CORS_ORIGINS"], expose_headers=EXPOSED, max_age=PREFLIGHT_AGE)
+    if hops := app.config["PROXY_HOPS"]:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
+        )
+    app.after_request(add_headers)
