@@ -15,10 +15,10 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     config: Flask settings that override what the environment says, e.g. {"SQLALCHEMY_DATABASE_URI": "sqlite://"}.
     Raises heroes.config.ConfigError where a setting can't be used.
     """
-    from heroes import access, database, document, errors, health, logs, metrics, views
+    from heroes import access, cli, database, document, errors, health, logs, metrics, views
     from heroes import config as settings
     from heroes.extensions import JSONProvider
-    from heroes.parser import Request
+    from heroes.parser import Request, refuse_early
 
     app = Flask(__name__)
     app.config.from_mapping(settings.from_environment(os.environ))
@@ -29,11 +29,13 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.json = JSONProvider(app)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    app.before_request(refuse_early)
     logs.init_app(app)
     database.init_app(app)
     metrics.init_app(app)
     errors.init_app(app)
     document.init_app(app, views.blueprint)
     app.register_blueprint(health.blueprint)
+    app.cli.add_command(cli.commands)
     access.init_app(app)
     return app

@@ -1,19 +1,22 @@
 """The API document, OpenAPI 3.1 generated from schemas and views, and the pages that show it."""
 
 import re
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import flask
 import flask_smorest
 from flask import Flask, redirect, render_template, url_for
 from flask_smorest.spec.plugins import FlaskPlugin
-from marshmallow import fields
+from marshmallow import Schema, fields
 from werkzeug.wrappers import Response
 
 import heroes
 from heroes.fields import Int, OneOf, Str
 from heroes.parser import Parser
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 ERROR = {"type": "object", "title": "Error", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
 
@@ -73,6 +76,17 @@ class Blueprint(flask_smorest.Blueprint):
             },
         }
         super().add_url_rule(rule, endpoint, view_func, **options | {"tags": []})
+
+
+    def headers(self, schema: Schema) -> Callable[[View], View]:
+        """Documents the headers that a view reads for itself, when there are any."""
+
+        def decorator(view: View) -> View:
+            arguments = vars(view).setdefault("_apidoc", {}).setdefault("arguments", {})
+            arguments.setdefault("parameters", []).append({"in": "headers", "schema": schema})
+            return view
+
+        return decorator
 
 
 class Api(flask_smorest.Api):

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import flask
 from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge
 from werkzeug.utils import cached_property
 
 from heroes.errors import BodyUnreadable, HeroNotFound, Unprocessable, json_invalid, located
@@ -46,6 +46,16 @@ class Request(flask.Request):
         if length is not None and len(body) < length:
             raise BodyUnreadable
         return body
+
+
+def refuse_early() -> None:
+    """Before each request: its body is read, also where no view asks for it, and a path that ends in two slashes is
+    none, although a slash at the end makes no difference otherwise. Raises as Request.body does, and NotFound."""
+    request = flask.request
+    assert isinstance(request, Request)
+    _ = request.body
+    if request.path.endswith("//"):
+        raise NotFound
 
 
 def is_json(content_type: str | None) -> bool:

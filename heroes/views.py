@@ -1,16 +1,15 @@
 """The five operations of /heroes."""
 
 import hashlib
+import re
 import time
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-import flask
 import orjson
+from flask import Response, request
 from sqlalchemy import Select, Update, bindparam, delete, func, insert, select, text, update
-from werkzeug.http import parse_etags
 
 from heroes.database import execute, turn
 from heroes.document import Blueprint
@@ -30,6 +29,8 @@ from heroes.schemas import (
     ReadHeaders,
 )
 
+CREATE_HEADERS = CreateHeaders()
+VERSION = re.compile("[1-9][0-9]{0,17}")
 KEEP_KEYS = 24 * 60 * 60  # seconds that an Idempotency-Key is remembered
 
 # Statements on the tables, not on the classes: they need no compilation by the ORM and no identity map.
@@ -99,15 +100,14 @@ def tagged(hero: Any, **headers: str) -> tuple[Any, dict[str, str]]:
     return hero, {"ETag": f'"{hero[-1]}"', **headers}
 
 
-def versions(headers: Mapping[str, str]) -> list[int] | None:
-    """The versions that If-Match allows; None where it allows any.
+def allowed_versions() -> list[int] | None:
+    """The versions that the request's If-Match allows; None where it allows any.
 
     Weak tags match nothing (RFC 9110, 13.1.1), and neither do those that are no version of ours.
     """
-    etags = parse_etags(headers.get("if_match", "*"))
-    if etags.star_tag:
+    if "If-Match" not in request.headers or request.if_match.star_tag:
         return None
-    return [int(tag) for tag in etags.as_set() if tag.isascii() and tag.isdecimal() and len(tag) < 19]
+    return [int(tag) for tag in request.if_match.as_set() if VERSION.fullmatch(tag)]
 
 
 def unchangeable(hero_id: int) -> HeroChanged | HeroNotFound:
@@ -140,29 +140,29 @@ def create_once(key: str, hero: dict[str, Any]) -> Any:
 
 @blueprint.post("/")
 @blueprint.arguments(HeroCreate())
-@blueprint.arguments(CreateHeaders(), location="headers")
+@blueprint.headers(CREATE_HEADERS)
 @blueprint.response(200, HeroPublic)
-def create_hero(hero: dict[str, Any], headers: dict[str, str]) -> Any:
+def create_hero(hero: dict[str, Any]) -> Any:
     """Create Hero"""
-    if key := headers.get("idempotency_key"):
-        return create_once(key, hero)
+    if "Idempotency-Key" in request.headers:
+        return create_once(blueprint.ARGUMENTS_PARSER.parse(CREATE_HEADERS, location="headers")["idempotency_key"], hero)
     return tagged(execute(CREATE, hero))
 
 
 @blueprint.get("/")
 @blueprint.arguments(HeroQuery(), location="query")
-@blueprint.arguments(ListHeaders(), location="headers")
+@blueprint.headers(ListHeaders())
 @blueprint.response(200, HeroPublic(many=True))
-def read_heroes(page: dict[str, Any], headers: dict[str, str]) -> Any:
+def read_heroes(page: dict[str, Any]) -> Any:
     """Read Heroes"""
     filters = FILTERS.keys() & page
     heroes = db.session.execute(selecting(frozenset(filters), page["sort"]), page).all()
     answer = {}
     if heroes and len(heroes) == page["limit"]:
         step = {"after": heroes[-1].id} if page["sort"] == "id" else {"offset": page["offset"] + page["limit"]}
-        kept = {key: value for key, value in flask.request.args.items() if key not in ("after", "offset")}
+        kept = {key: value for key, value in request.args.items() if key not in ("after", "offset")}
         answer["Link"] = f'<?{urlencode(kept | step)}>; rel="next"'
-    if "count=exact" in headers.get("prefer", ""):
+    if "count=exact" in request.headers.get("Prefer", ""):
         filters = frozenset(filters - {"after"})
         answer["X-Total-Count"] = str(db.session.execute(counting(filters), page).scalar_one())
         answer["Preference-Applied"] = "count=exact"
@@ -171,26 +171,26 @@ def read_heroes(page: dict[str, Any], headers: dict[str, str]) -> Any:
 
 @blueprint.get("/<hero_id>")
 @blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
-@blueprint.arguments(ReadHeaders(), location="headers")
+@blueprint.headers(ReadHeaders())
 @blueprint.response(200, HeroPublic)
-def read_hero(headers: dict[str, str], hero_id: int) -> Any:
+def read_hero(hero_id: int) -> Any:
     """Read Hero"""
     hero = db.session.execute(READ, {"hero_id": hero_id}).one_or_none()
     if hero is None:
         raise HeroNotFound
-    if "if_none_match" in headers and parse_etags(headers["if_none_match"]).contains_weak(str(hero.version)):
-        return flask.Response(status=304, headers=tagged(hero)[1])
+    if "If-None-Match" in request.headers and request.if_none_match.contains_weak(str(hero.version)):
+        return Response(status=304, headers=tagged(hero)[1])
     return tagged(hero)
 
 
 @blueprint.patch("/<hero_id>")
 @blueprint.arguments(HeroUpdate())
 @blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
-@blueprint.arguments(ChangeHeaders(), location="headers")
+@blueprint.headers(ChangeHeaders())
 @blueprint.response(200, HeroPublic)
-def update_hero(changes: dict[str, Any], headers: dict[str, str], hero_id: int) -> Any:
+def update_hero(changes: dict[str, Any], hero_id: int) -> Any:
     """Update Hero"""
-    allowed = versions(headers)
+    allowed = allowed_versions()
     statement = updating(frozenset(changes), allowed is not None)
     hero = execute(statement, changes | {"hero_id": hero_id, "versions": allowed})
     if hero is None:
@@ -200,11 +200,11 @@ def update_hero(changes: dict[str, Any], headers: dict[str, str], hero_id: int) 
 
 @blueprint.delete("/<hero_id>")
 @blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
-@blueprint.arguments(ChangeHeaders(), location="headers")
+@blueprint.headers(ChangeHeaders())
 @blueprint.response(200)
-def delete_hero(headers: dict[str, str], hero_id: int) -> Any:
+def delete_hero(hero_id: int) -> Any:
     """Delete Hero"""
-    allowed = versions(headers)
+    allowed = allowed_versions()
     statement = DELETE if allowed is None else DELETE_UNCHANGED
     if execute(statement, {"hero_id": hero_id, "versions": allowed}) is None:
         raise unchangeable(hero_id)
