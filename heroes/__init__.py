@@ -29,8 +29,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.json = JSONProvider(app)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    app.before_request(refuse_early)
     logs.init_app(app)
+    app.before_request(refuse_early)
     database.init_app(app)
     metrics.init_app(app)
     errors.init_app(app)
