@@ -33,8 +33,8 @@ def write_error(sock, status_int, reason, mesg):
 
 gunicorn.util.write_error = write_error
 
-# Loopback: the API is open to whoever reaches it. A platform that hands out a PORT routes to all addresses.
-bind = os.environ.get("BIND") or f"{'0.0.0.0' if 'PORT' in os.environ else '127.0.0.1'}:{number('PORT', 8000)}"
+# Loopback: the API is open to whoever reaches it. A platform that routes to a port wants BIND=0.0.0.0:$PORT.
+bind = os.environ.get("BIND") or f"127.0.0.1:{number('PORT', 8000)}"
 worker_class = "gthread"
 workers = number("WEB_CONCURRENCY", min(2 * (os.cpu_count() or 1) + 1, 9))
 threads = number("GUNICORN_THREADS", 4)
