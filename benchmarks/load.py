@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import LOAD_CORES, PORT, Refused, Running, pinned, seeded
+from benchmarks.servers import LOAD_CORES, Refused, Running, pinned, seeded
 
 SCRIPT = Path(__file__).with_name("load.lua")
 CONNECTIONS = 16
@@ -21,9 +21,9 @@ DELETIONS_PER_SECOND = 12_000
 SYNCED_CREATES = 20
 
 
-def wrk(seconds: int, operation: str, first: int | str, count: int, cores: list[int]) -> dict[str, Any]:
+def wrk(port: int, seconds: int, operation: str, first: int | str, count: int, cores: list[int]) -> dict[str, Any]:
     """What load.lua reports: requests, errors, and latencies in microseconds."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(SCRIPT), f"http://127.0.0.1:{PORT}"]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(SCRIPT), f"http://127.0.0.1:{port}"]
     done = subprocess.run(
         [*pinned(cores), *command, "--", operation, str(first), str(count)],
         capture_output=True,
@@ -51,11 +51,11 @@ def measure(
     if operation == "delete":
         count = seconds * DELETIONS_PER_SECOND + warm_up
         first = database.add(count)
-    wrk(WARM_UP, operation, query or first, count, cores)
+    wrk(running.port, WARM_UP, operation, query or first, count, cores)
     if operation == "delete":
         first += warm_up
     before, cpu = database.added(), running.cpu()
-    report = wrk(seconds, operation, query or first, count, cores)
+    report = wrk(running.port, seconds, operation, query or first, count, cores)
     cpu = running.cpu() - cpu
     written = abs(database.added() - before) if operation in ("create", "delete") else report["requests"]
     if report["errors"] or report["refused"] or not report["requests"]:

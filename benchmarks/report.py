@@ -154,7 +154,7 @@ Machine: {results["cpu"]}, {results["cores"]} cores, {results["memory"]}; {resul
 
 Each server runs alone, with one worker pinned to one core, wrk on {others} with {results["connections"]} connections
 that stay open, access logs off. The WSGI servers have gunicorn's gthread worker with {results["threads"]} threads and
-heroes' `gunicorn.conf.py`, the ASGI ones uvicorn. The table holds {results["rows"]:,} heroes. SQLite files are in WAL
+the settings that heroes has, the ASGI ones uvicorn. The table holds {results["rows"]:,} heroes. SQLite files are in WAL
 mode with `synchronous=FULL`: every answered write is on the disk. The line "rollback journal" is the tutorial with
 SQLite's default, which is as durable and which its users have. heroes runs on the table that it makes itself, whose
 ids are never given out twice, the others on the tutorial's.

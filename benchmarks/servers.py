@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,6 @@ from sqlalchemy import create_engine, text
 
 ROOT = Path(__file__).resolve().parent.parent
 ORACLE_PYTHON = ROOT / ".venv-oracle" / "bin" / "python"
-PORT = 8951
 THREADS = 4
 START_SECONDS = 60
 
@@ -69,12 +69,11 @@ def pinned(cores: list[int]) -> tuple[str, ...]:
 
 
 def gunicorn(module: str) -> tuple[str, ...]:
-    """A WSGI peer; started in the project's root, it takes heroes' own gunicorn.conf.py."""
-    return ("-m", "gunicorn", f"benchmarks.peers.{module}:app")
+    return ("-m", "gunicorn", "--config", "benchmarks/peers/gunicorn_conf.py", f"benchmarks.peers.{module}:app")
 
 
 def uvicorn(module: str) -> tuple[str, ...]:
-    options = ("--no-access-log", "--log-level", "warning", "--port", str(PORT))
+    options = ("--no-access-log", "--log-level", "warning")
     return ("-m", "uvicorn", *options, f"benchmarks.peers.{module}:app")
 
 
@@ -183,13 +182,16 @@ class Running:
     startup: float = 0.0
 
     def __enter__(self) -> Self:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
         paths = [str(ROOT), str(ROOT / "tests" / "contract"), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
             "DATABASE_URL": self.database.url,
             "ACCESS_LOG": "off",
-            "BIND": f"127.0.0.1:{PORT}",
-            "PORT": str(PORT),
+            "BIND": f"127.0.0.1:{self.port}",
+            "PORT": str(self.port),
+            "UVICORN_PORT": str(self.port),
             "WEB_CONCURRENCY": str(self.workers),
             "GUNICORN_THREADS": str(THREADS),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
@@ -235,7 +237,7 @@ class Running:
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
         """The status and the JSON, or else the text, of one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             sent = None if body is None else json.dumps(body)
             connection.request(method, path, sent, {"Content-Type": "application/json"} if sent else {})
