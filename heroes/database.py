@@ -1,22 +1,34 @@
 """The database: engine settings for each dialect, the one way to write, the schema at start-up."""
 
 import fcntl
+import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from flask import Flask, current_app
 from flask_migrate import upgrade
-from sqlalchemy import URL, Executable, Row, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import URL, Connection, ExceptionContext, Executable, Row, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+READ_ONLY = "25006"  # PostgreSQL's code for a write on a standby or on a server that was made read-only
+# The first release without the WAL-reset bug, of the lines that it was fixed in and of all others
+# (https://sqlite.org/wal.html#walresetbug).
+FIXED_SQLITE = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
+FIXED_SQLITE_SINCE = (3, 51, 3)
 
 
 def execute(statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
@@ -28,20 +40,26 @@ def execute(statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None
 
 
 @contextmanager
-def turn() -> Iterator[None]:
+def turn(patience: float | None = None) -> Iterator[None]:
     """Lets the writers to one SQLite file, in all threads and processes, wait for each other in the kernel.
 
     SQLite has one writer at a time, and those that wait for it sleep and ask again, some for seconds. The lock is on
     the directory because closing any descriptor of the database file itself would drop SQLite's own locks on it
     (https://sqlite.org/howtocorrupt.html, 2.2); it goes with the process that holds it.
+
+    patience: seconds, DATABASE_TIMEOUT by default. Raises PoolTimeout where the turn comes later than that: the one
+    before may have waited as long for another program's lock, and those waits must not add up.
     """
     directory = current_app.extensions["heroes"]["sqlite_directory"]
     if directory is None:
         yield
         return
+    deadline = time.monotonic() + (patience or current_app.config["DATABASE_TIMEOUT"])
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if time.monotonic() > deadline:
+            raise PoolTimeout("waited too long for other writers")
         yield
     finally:
         os.close(descriptor)
@@ -55,6 +73,8 @@ def pool_options(timeout: int, threads: int, arguments: Mapping[str, Any]) -> di
 def sqlite_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[str, Any]]:
     """See engine_options. A path is relative to where the server is started, as in the tutorial."""
     url = make_url(text)
+    if url.host:
+        raise ValueError("a file has no host")
     arguments = {"timeout": timeout, "check_same_thread": False}
     if url.database in (None, "", ":memory:"):
         return url, {"connect_args": arguments}
@@ -74,6 +94,8 @@ def postgres_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[s
         "application_name": "heroes",
         "options": f"-c statement_timeout={timeout}s -c lock_timeout={timeout}s",
     }
+    if not set(str(given.get("port", ""))) <= set("0123456789,"):
+        raise ValueError("a port is a number")
     if "," in str(given.get("host", "")):
         # Of a primary and its standbys the one that takes writes, also after a failover.
         defaults["target_session_attrs"] = "read-write"
@@ -101,9 +123,9 @@ def engine_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[str
         url, options = DIALECTS[scheme](text, timeout, threads)
     except ModuleNotFoundError:
         raise ConfigError("DATABASE_URL: PostgreSQL needs the extra: pip install heroes[postgres]") from None
-    except Exception as error:
+    except Exception:
         # The driver's own words would show the password.
-        raise ConfigError("DATABASE_URL: Not a valid URL.") from error
+        raise ConfigError("DATABASE_URL: Not a valid URL.") from None
     # No parameters in the messages of errors: one of them is the secret.
     return url, options | {"hide_parameters": True}
 
@@ -115,15 +137,56 @@ def prepare_connection(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
 
 
+def prepare_error(context: ExceptionContext) -> None:
+    """Looks at PostgreSQL's errors before they are raised."""
+    error, wrapped = context.original_exception, context.sqlalchemy_exception
+    # A primary that became read-only was replaced: without its connections the next request finds the new one.
+    if getattr(error, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
+    # DETAIL and CONTEXT quote the row, secret_name included.
+    message = getattr(getattr(error, "diag", None), "message_primary", None)
+    if message and wrapped:
+        wrapped.args = (wrapped.args[0].replace(str(error), message),)
+        error.args = (message,)
+
+
+def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
+    """Whether a release of SQLite can damage a database in WAL mode when two connections write at the same moment."""
+    return version < FIXED_SQLITE.get(version[:2], FIXED_SQLITE_SINCE)
+
+
+@cache
+def outdated_revisions() -> frozenset[str]:
+    """The revisions of the schema that this release has a migration beyond."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    return frozenset(entry.revision for entry in script.walk_revisions()).difference(script.get_heads())
+
+
+def is_behind(connection: Connection) -> bool:
+    """Whether the database lacks a migration; one at the unknown revision of a later release lacks none."""
+    revisions = MigrationContext.configure(connection).get_current_heads()
+    return not revisions or not outdated_revisions().isdisjoint(revisions)
+
+
 def make_schema() -> None:
     """Brings a SQLite database to the newest schema, whether it is new, the tutorial's or of an earlier release."""
-    with turn():
+    # However long another process takes for its migrations, this one can't serve before.
+    with turn(patience=inf):
         with db.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        upgrade()
-    # No connection may cross a fork (https://sqlite.org/howtocorrupt.html, 2.6).
+            behind = is_behind(connection)
+        if behind:
+            upgrade()
     if current_app.extensions["heroes"]["sqlite_directory"]:
+        # No connection may cross a fork (https://sqlite.org/howtocorrupt.html, 2.6).
         db.engine.dispose()
+        buggy = has_wal_reset_bug(sqlite3.sqlite_version_info)
+        current_app.logger.log(
+            logging.WARNING if buggy else logging.INFO,
+            "SQLite %s%s",
+            sqlite3.sqlite_version,
+            ": has the WAL-reset bug, fixed in 3.51.3; let no other program write to the database" if buggy else "",
+        )
 
 
 def init_app(app: Flask) -> None:
@@ -137,10 +200,12 @@ def init_app(app: Flask) -> None:
     app.extensions["heroes"] = {"sqlite_directory": directory}
     db.init_app(app)
     migrate.init_app(app, directory=str(MIGRATIONS))
-    if url.get_backend_name() == "sqlite":
-        with app.app_context():
-            event.listen(db.engine, "connect", prepare_connection)
-            try:
-                make_schema()
-            except (OSError, OperationalError) as error:
-                raise ConfigError(f"DATABASE_URL: {getattr(error, 'orig', error)}") from error
+    with app.app_context():
+        if url.get_backend_name() != "sqlite":
+            event.listen(db.engine, "handle_error", prepare_error)
+            return
+        event.listen(db.engine, "connect", prepare_connection)
+        try:
+            make_schema()
+        except (OSError, DBAPIError) as error:
+            raise ConfigError(f"DATABASE_URL: {getattr(error, 'orig', error)}") from error

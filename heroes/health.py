@@ -1,9 +1,9 @@
 """Whether the process lives, and whether it can serve."""
 
 from flask import Blueprint
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from heroes.database import is_behind
 from heroes.extensions import db
 
 blueprint = Blueprint("health", __name__, url_prefix="/health")
@@ -17,9 +17,11 @@ def live() -> dict[str, str]:
 
 @blueprint.get("/ready")
 def ready() -> tuple[dict[str, str], int]:
-    """200 when the database answers, else 503 with a reason."""
+    """200 when the database answers and has the schema, else 503 with a reason."""
     try:
-        db.session.execute(text("SELECT 1"))
+        behind = is_behind(db.session.connection())
     except SQLAlchemyError:
         return {"detail": "Database unavailable"}, 503
+    if behind:
+        return {"detail": "Database schema is behind"}, 503
     return {"status": "ok"}, 200

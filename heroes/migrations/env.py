@@ -4,11 +4,22 @@ from alembic import context
 
 from heroes.extensions import db
 
+BEGIN = {
+    # Python's sqlite3 begins no transaction before DDL.
+    "sqlite": ["BEGIN IMMEDIATE"],
+    # The service's timeouts are too short for a migration and for waiting until another's is through. Only locks on
+    # tables keep theirs: behind a statement that waits for one, everybody else would wait too. The number is our own.
+    "postgresql": [
+        "SET LOCAL statement_timeout = 0",
+        "SET LOCAL lock_timeout = 0",
+        "SELECT pg_advisory_xact_lock(1212502867)",
+        "SET LOCAL lock_timeout TO DEFAULT",
+    ],
+}
+
 with db.engine.connect() as connection:
-    # Python's sqlite3 begins no transaction before DDL, so it is begun here; on PostgreSQL the lock is named by a number
-    # of our own and goes with the transaction.
-    begin = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(1212502867)"}
-    connection.exec_driver_sql(begin[connection.dialect.name])
+    for statement in BEGIN[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
     context.configure(connection=connection, target_metadata=db.metadata, transactional_ddl=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -1,0 +1,50 @@
+"""/health/live says that the process answers, /health/ready that it can serve."""
+
+import pytest
+
+from heroes import create_app
+from heroes.extensions import db
+
+NOWHERE = "postgresql://user:sentinel@127.0.0.1:1/heroes"
+
+
+def ready(client):
+    response = client.get("/health/ready")
+    return response.status_code, response.json
+
+
+def test_ready(client):
+    assert ready(client) == (200, {"status": "ok"})
+
+
+def test_a_database_out_of_reach_is_not_ready_but_alive():
+    client = create_app({"SQLALCHEMY_DATABASE_URI": NOWHERE}).test_client()
+
+    assert client.get("/health/live").json == {"status": "ok"}
+    assert ready(client) == (503, {"detail": "Database unavailable"})
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_an_empty_database_is_not_ready(empty_database_url):
+    app = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url})
+
+    assert ready(app.test_client()) == (503, {"detail": "Database schema is behind"})
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("revision", "answer"),
+    [
+        ("0001", (503, {"detail": "Database schema is behind"})),
+        # A later release's: it stays usable for this one while servers are exchanged one by one, or taken back.
+        ("9999", (200, {"status": "ok"})),
+    ],
+)
+def test_the_revision_decides(client, query, revision, answer):
+    [(head,)] = query("SELECT version_num FROM alembic_version")
+    query(f"UPDATE alembic_version SET version_num = '{revision}'")
+    try:
+        assert ready(client) == answer
+    finally:
+        query(f"UPDATE alembic_version SET version_num = '{head}'")
