@@ -6,7 +6,9 @@ from typing import Any
 
 from flask import Flask
 
-__version__ = "1.0.0"
+from heroes.config import VERSION as __version__
+
+__all__ = ["__version__", "create_app"]
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -25,7 +27,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.from_mapping(config)
     app.request_class = Request
     # Every view is a plain function; asking each time costs as much as parsing a path.
-    app.ensure_sync = lambda view: view  # type: ignore[method-assign]
+    app.ensure_sync = lambda view: view  # type: ignore[method-assign, assignment]
     app.json = JSONProvider(app)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False

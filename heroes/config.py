@@ -7,6 +7,7 @@ from click import ClickException
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 from webargs.fields import DelimitedList
 
+VERSION = "1.0.0"
 MAX_BODY = 1024 * 1024  # bytes
 
 # What a bearer token may look like: RFC 6750, 2.1.

@@ -12,7 +12,7 @@ from flask_smorest.spec.plugins import FlaskPlugin
 from marshmallow import Schema, fields
 from werkzeug.wrappers import Response
 
-import heroes
+from heroes.config import VERSION
 from heroes.fields import Int, OneOf, Str
 from heroes.parser import Parser
 
@@ -76,7 +76,6 @@ class Blueprint(flask_smorest.Blueprint):
             },
         }
         super().add_url_rule(rule, endpoint, view_func, **options | {"tags": []})
-
 
     def headers(self, schema: Schema) -> Callable[[View], View]:
         """Documents the headers that a view reads for itself, when there are any."""
@@ -160,9 +159,7 @@ def assets(name: str, package: str, folder: str) -> flask.Blueprint | None:
 
 def init_app(app: Flask, *blueprints: flask_smorest.Blueprint) -> None:
     """Registers the API's blueprints, the document at /openapi.json, Swagger UI at /docs and ReDoc at /redoc."""
-    app.config.from_mapping(
-        API_TITLE="heroes", API_VERSION=heroes.__version__, OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/"
-    )
+    app.config.from_mapping(API_TITLE="heroes", API_VERSION=VERSION, OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/")
     # One for each app: a shared one would show every app the last one's document.
     api = Api(app, spec_kwargs={"flask_plugin": Paths()})
     for field, type_name in ((Int, "integer"), (Str, "string"), (OneOf, "string")):

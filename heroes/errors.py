@@ -5,7 +5,14 @@ from typing import Any
 from flask import Flask, Response, current_app, jsonify
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound, PreconditionFailed, ServiceUnavailable, UnprocessableEntity
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    NotFound,
+    PreconditionFailed,
+    ServiceUnavailable,
+    UnprocessableEntity,
+)
 
 from heroes.fields import Fault, fault
 

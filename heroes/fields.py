@@ -39,7 +39,7 @@ WHITE_SPACE = (
     "\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
 
-# Underscores between digits, leading zeros, a fraction of zeros; behind leading zeros pydantic takes a second sign, too.
+# Underscores between digits, leading zeros, a fraction of zeros; behind leading zeros pydantic takes one more sign.
 # The quantifiers are possessive (`*+`, `++`): no text, however long, makes the match go back.
 INTEGER = re.compile(
     r"""(?: ([+-]?) (?: 0[0_]*+(?<=0) | (?:0[0_]*+)? ([1-9][0-9]*+(?:_[0-9]++)*+) )
@@ -53,7 +53,7 @@ TOO_MANY_DIGITS = re.compile(rf"-?[1-9][0-9]{{{MAX_DIGITS}}}")
 
 
 def fault(type: str, reason: str = "", **ctx: Any) -> Fault:
-    """The fault of a type of FAULTS: its words, with the `reason` where they ask for one, and `ctx` where there is any."""
+    """The fault of a type of FAULTS: its words, with the `reason` where they want one, and `ctx` where there is any."""
     entry: Fault = {"type": type, "msg": FAULTS[type].format(reason=reason, **ctx)}
     return entry | {"ctx": ctx} if ctx else entry
 
@@ -106,9 +106,9 @@ class Int(Scalar):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if isinstance(value, int):
-            value = int(value)
+            number = int(value)
         elif isinstance(value, str):
-            value = parse_int(value)
+            number = parse_int(value)
         elif not isinstance(value, float):
             raise ValidationError(fault("int_type"))
         elif not math.isfinite(value):
@@ -118,12 +118,12 @@ class Int(Scalar):
         elif abs(value) >= 2**63:
             raise ValidationError(fault("int_parsing_size"))
         else:
-            value = int(value)
-        if self.ge is not None and value < self.ge:
+            number = int(value)
+        if self.ge is not None and number < self.ge:
             raise ValidationError(fault("greater_than_equal", ge=self.ge))
-        if self.le is not None and value > self.le:
+        if self.le is not None and number > self.le:
             raise ValidationError(fault("less_than_equal", le=self.le))
-        return value
+        return number
 
 
 class Str(Scalar):

@@ -8,8 +8,7 @@ from time import perf_counter
 from flask import Flask, Response, g, request
 from sqlalchemy import event
 
-import heroes
-from heroes.config import ConfigError
+from heroes.config import VERSION, ConfigError
 from heroes.extensions import db
 from heroes.logs import route
 
@@ -44,7 +43,7 @@ def init_app(app: Flask) -> None:
     pool = Gauge("db_connections_max", "Connections that may be in use.", registry=own, multiprocess_mode="livesum")
     build = Gauge("heroes_build_info", "1.", ("version", "python"), registry=own, multiprocess_mode="livemax")
     pool.set(app.config["GUNICORN_THREADS"])
-    build.labels(heroes.__version__, platform.python_version()).set(1)
+    build.labels(VERSION, platform.python_version()).set(1)
 
     @app.before_request
     def begin() -> None:

@@ -78,7 +78,7 @@ def located_faults(location: str, messages: Any) -> list[Fault]:
 
 
 class Parser(FlaskParser):
-    """The webargs parser: JSON bodies, queries and paths as the tutorial reads them, every fault an entry of one 422."""
+    """JSON bodies, queries, paths and headers as the tutorial reads them, every fault an entry of one 422."""
 
     # Unknown keys are the schemas' affair, wherever they come from.
     DEFAULT_UNKNOWN_BY_LOCATION: dict[str, str | None] = {}
@@ -119,4 +119,3 @@ class Parser(FlaskParser):
         if location != "path":
             faults += located_faults(location, messages)
         raise Unprocessable(faults) if faults else HeroNotFound
-

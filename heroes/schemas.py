@@ -1,4 +1,4 @@
-"""What goes in and what comes out: the tutorial's models as marshmallow schemas. They know no Flask and no SQLAlchemy."""
+"""What goes in and what comes out: the tutorial's models as schemas, which know no Flask and no SQLAlchemy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -125,7 +125,7 @@ class CreateHeaders(Model):
     idempotency_key = Str(
         data_key="Idempotency-Key",
         max_length=KEY_LENGTH,
-        metadata={"description": "The same key and body again within 24 hours answer the first answer, and store nothing"},
+        metadata={"description": "Within 24 hours the same key and body answer the first answer again"},
     )
 
 

@@ -4,12 +4,12 @@ import hashlib
 import re
 import time
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import orjson
 from flask import Response, request
-from sqlalchemy import Select, Update, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Select, Table, Update, bindparam, delete, func, insert, select, text, update
 
 from heroes.database import execute, turn
 from heroes.document import Blueprint
@@ -34,8 +34,8 @@ VERSION = re.compile("[1-9][0-9]{0,17}")
 KEEP_KEYS = 24 * 60 * 60  # seconds that an Idempotency-Key is remembered
 
 # Statements on the tables, not on the classes: they need no compilation by the ORM and no identity map.
-HERO = Hero.__table__
-KEY = IdempotencyKey.__table__
+HERO = cast(Table, Hero.__table__)
+KEY = cast(Table, IdempotencyKey.__table__)
 
 PUBLIC = [HERO.c[name] for name in HeroPublic().fields]
 VERSIONED = [*PUBLIC, HERO.c.version]
@@ -54,7 +54,7 @@ FILTERS = {
     "max_age": HERO.c.age <= bindparam("max_age"),
     "after": HERO.c.id > bindparam("after"),
 }
-ORDERS = {
+ORDERS: dict[str, list[ColumnElement[Any]]] = {
     "id": [HERO.c.id],
     "-id": [HERO.c.id.desc()],
     "name": [HERO.c.name, HERO.c.id],
@@ -91,7 +91,8 @@ def counting(filters: frozenset[str]) -> Select[Any]:
 @cache
 def updating(columns: frozenset[str], conditional: bool) -> Update:
     """The UPDATE that sets these columns."""
-    values = {HERO.c[name]: bindparam(name) for name in sorted(columns)} | {HERO.c.version: HERO.c.version + 1}
+    values: dict[Any, Any] = {HERO.c[name]: bindparam(name) for name in sorted(columns)}
+    values[HERO.c.version] = HERO.c.version + 1
     return update(HERO).where(THIS, *([UNCHANGED] if conditional else [])).values(values).returning(*VERSIONED)
 
 
@@ -145,7 +146,8 @@ def create_once(key: str, hero: dict[str, Any]) -> Any:
 def create_hero(hero: dict[str, Any]) -> Any:
     """Create Hero"""
     if "Idempotency-Key" in request.headers:
-        return create_once(blueprint.ARGUMENTS_PARSER.parse(CREATE_HEADERS, location="headers")["idempotency_key"], hero)
+        headers = blueprint.ARGUMENTS_PARSER.parse(CREATE_HEADERS, location="headers")
+        return create_once(headers["idempotency_key"], hero)
     return tagged(execute(CREATE, hero))
 
 
@@ -155,16 +157,15 @@ def create_hero(hero: dict[str, Any]) -> Any:
 @blueprint.response(200, HeroPublic(many=True))
 def read_heroes(page: dict[str, Any]) -> Any:
     """Read Heroes"""
-    filters = FILTERS.keys() & page
-    heroes = db.session.execute(selecting(frozenset(filters), page["sort"]), page).all()
-    answer = {}
+    filters = frozenset(FILTERS.keys() & page)
+    heroes = db.session.execute(selecting(filters, page["sort"]), page).all()
+    answer: dict[str, str] = {}
     if heroes and len(heroes) == page["limit"]:
         step = {"after": heroes[-1].id} if page["sort"] == "id" else {"offset": page["offset"] + page["limit"]}
         kept = {key: value for key, value in request.args.items() if key not in ("after", "offset")}
         answer["Link"] = f'<?{urlencode(kept | step)}>; rel="next"'
     if "count=exact" in request.headers.get("Prefer", ""):
-        filters = frozenset(filters - {"after"})
-        answer["X-Total-Count"] = str(db.session.execute(counting(filters), page).scalar_one())
+        answer["X-Total-Count"] = str(db.session.execute(counting(filters - {"after"}), page).scalar_one())
         answer["Preference-Applied"] = "count=exact"
     return heroes, answer
 
