@@ -51,7 +51,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """One entry of the tables. `command` is run in the project's root; `packages` are those whose versions are told."""
+    """One entry of the tables. `packages` are those whose versions are told.
+
+    `command` and, where it does not take the tutorial's table, `make_table` are arguments for its Python, to be run in
+    the project's root.
+    """
 
     name: str
     title: str
@@ -59,7 +63,7 @@ class Server:
     packages: tuple[str, ...]
     python: Path = Path(sys.executable)
     on_postgresql: bool = False
-    makes_table: bool = False
+    make_table: tuple[str, ...] = ()
     journal: str = "WAL"
 
 
@@ -92,7 +96,7 @@ SERVERS = [
         ("-m", "gunicorn", "wsgi:app"),
         ("Flask", "SQLAlchemy", "gunicorn"),
         on_postgresql=True,
-        makes_table=True,
+        make_table=("-m", "flask", "--app", "wsgi", "db", "upgrade"),
     ),
     TUTORIAL,
     replace(
@@ -266,9 +270,13 @@ class Running:
 def prepare(server: Server, url: str, rows: int) -> Database:
     """A filled database for a server, in the table that the server makes itself if it does so."""
     database = Database(url, rows)
-    if server.makes_table:
-        with Running(server, database):
-            pass
+    if server.make_table:
+        command = [str(server.python), *server.make_table]
+        made = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, check=False, capture_output=True, text=True
+        )
+        if made.returncode:
+            raise Refused(f"{server.name} does not make its table:\n{made.stderr}")
     database.fill(server.journal)
     return database
 

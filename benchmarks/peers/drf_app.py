@@ -35,13 +35,13 @@ settings.configure(
 )
 django.setup()
 
-from django.core.wsgi import get_wsgi_application
-from django.db import models
-from django.http import Http404
-from rest_framework import pagination, routers, serializers, viewsets
-from rest_framework.exceptions import NotFound
-from rest_framework.request import Request
-from rest_framework.response import Response
+from django.core.wsgi import get_wsgi_application  # noqa: E402
+from django.db import models  # noqa: E402
+from django.http import Http404  # noqa: E402
+from rest_framework import pagination, routers, serializers, viewsets  # noqa: E402
+from rest_framework.exceptions import NotFound  # noqa: E402
+from rest_framework.request import Request  # noqa: E402
+from rest_framework.response import Response  # noqa: E402
 
 
 class Hero(models.Model):
@@ -58,7 +58,7 @@ class HeroSerializer(serializers.ModelSerializer):
     class Meta:
         model = Hero
         fields = ("name", "age", "id", "secret_name")
-        extra_kwargs = {"secret_name": {"write_only": True}}  # noqa: RUF012
+        extra_kwargs = {"secret_name": {"write_only": True}}
 
 
 class Page(pagination.LimitOffsetPagination):
