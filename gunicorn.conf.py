@@ -73,6 +73,17 @@ class logger_class(gunicorn.glogging.Logger):
             handler.setFormatter(FORMATTERS.get(os.environ.get("LOG_FORMAT", "").lower(), FORMATTERS["json"]))
 
 
+def on_starting(server):
+    """Lets the first worker that can't boot stop the server; a second one would interrupt that with a traceback."""
+    stop = server.stop
+
+    def stop_for_good(graceful=True):
+        server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = None
+        stop(graceful)
+
+    server.stop = stop_for_good
+
+
 if os.environ.get("METRICS") and find_spec("prometheus_client"):
     # Where the workers keep their counts. It outlives a HUP, which reads this file again, and a USR2.
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 from flask import Flask, Response, current_app, request
 from flask_cors import CORS
 from flask_httpauth import HTTPTokenAuth  # type: ignore[import-untyped]
-from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -44,8 +43,9 @@ class NotAuthenticated(Unauthorized):
 
     detail = "Not authenticated"
 
-    def __init__(self) -> None:
-        super().__init__(www_authenticate=WWWAuthenticate("bearer", {"realm": REALM}))
+    def get_headers(self, *args: Any) -> list[tuple[str, str]]:
+        """The headers of the answer."""
+        return [*super().get_headers(*args), ("WWW-Authenticate", auth.authenticate_header())]
 
 
 def known(token: str) -> bool:
@@ -109,7 +109,13 @@ def init_app(app: Flask) -> None:
         app.before_request(authenticate)
         document_tokens(app)
     if app.config["CORS_ORIGINS"] is not None:
-        CORS(app, origins=app.config["CORS_ORIGINS"], expose_headers=EXPOSED, max_age=PREFLIGHT_AGE)
+        CORS(
+            app,
+            origins=app.config["CORS_ORIGINS"],
+            expose_headers=EXPOSED,
+            max_age=PREFLIGHT_AGE,
+            send_wildcard=True,
+        )
     if hops := app.config["PROXY_HOPS"]:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
