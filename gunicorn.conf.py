@@ -95,17 +95,19 @@ if os.environ.get("METRICS") and find_spec("prometheus_client"):
         """Adds a dead worker's counts to those of the dead before it, or files and scrapes would grow for ever."""
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
         descriptor = os.open(folder, os.O_RDONLY)
-        # A scrape in between would count them twice, or not at all.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        mark_process_dead(worker.pid)
-        for path in glob.glob(f"{folder}/*_{worker.pid}.db"):
-            kind = os.path.basename(path).partition("_")[0]
-            total = MmapedDict(f"{folder}/{kind}_dead.db")
-            for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(path):
-                total.write_value(key, total.read_value(key)[0] + value, timestamp)
-            total.close()
-            os.remove(path)
-        os.close(descriptor)
+        try:
+            # A scrape in between would count them twice, or not at all.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            mark_process_dead(worker.pid)
+            for path in glob.glob(f"{folder}/*_{worker.pid}.db"):
+                kind = os.path.basename(path).partition("_")[0]
+                total = MmapedDict(f"{folder}/{kind}_dead.db")
+                for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(path):
+                    total.write_value(key, total.read_value(key)[0] + value, timestamp)
+                total.close()
+                os.remove(path)
+        finally:
+            os.close(descriptor)
 
     def on_exit(server):
         """Leaves no folder behind, unless a master that USR2 started goes on counting in it."""

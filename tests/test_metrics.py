@@ -28,7 +28,7 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 
 
 def scrape(server) -> dict[tuple[str, ...], float]:
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=5) as response:
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as response:
         return samples(response.read().decode())
 
 
@@ -147,7 +147,7 @@ def test_right_over_several_workers_and_after_they_are_gone(serve, tmp_path):
     )
 
     def get(path: str) -> int:
-        with urllib.request.urlopen(server.url + path, timeout=10) as response:
+        with urllib.request.urlopen(server.url + path, timeout=30) as response:
             return int(response.status)
 
     with ThreadPoolExecutor(4) as pool:
