@@ -38,6 +38,8 @@ PARTS = ("sqlite", "postgresql", "growth", "scaling")
 ROWS = 10_000
 SIZES = (10_000, 100_000, 1_000_000)
 HEROES = SERVERS[0]
+# By operation or kind of page, then by rows or depth: one value a round.
+Runs = dict[str, dict[int, list[float]]]
 
 
 def say(text: str) -> None:
@@ -95,43 +97,53 @@ def compare(
 
 def grow(folder: Path, sizes: tuple[int, ...], rounds: int, seconds: int) -> dict[str, Any]:
     """CPU a request in microseconds: by the size of the table, and in the largest one by the depth of the page."""
-    by_size: dict[str, dict[int, float]] = {"read": {}, "create": {}, "list": {}}
-    by_depth: dict[str, dict[int, float]] = {"offset": {}, "after": {}}
-    for rows in sizes:
-        database = prepare(HEROES, f"sqlite:///{folder}/growth-{rows}.db", rows)
-        with Running(HEROES, database) as running:
-            for operation, values in by_size.items():
-                values[rows] = statistics.median(measure(running, operation, seconds)["cpu"] for _ in range(rounds))
-            say(f"{rows} heroes: { {operation: round(values[rows]) for operation, values in by_size.items()} }")
-            if rows == sizes[-1]:
-                for depth in (0, rows // 100, rows // 10, rows // 2, rows - 100):
+    depths = (0, sizes[-1] // 100, sizes[-1] // 10, sizes[-1] // 2, sizes[-1] - 100)
+    by_size: dict[str, dict[int, list[float]]] = {
+        key: {rows: [] for rows in sizes} for key in ("read", "create", "list")
+    }
+    by_depth: Runs = {key: {depth: [] for depth in depths} for key in ("offset", "after")}
+    databases = {rows: prepare(HEROES, f"sqlite:///{folder}/growth-{rows}.db", rows) for rows in sizes}
+    for turn in range(rounds):
+        for rows, database in databases.items():
+            with Running(HEROES, database) as running:
+                for operation, values in by_size.items():
+                    values[rows].append(measure(running, operation, seconds)["cpu"])
+                if rows != sizes[-1]:
+                    continue
+                for depth in depths:
                     pages = [running.ask("GET", f"/heroes/?{key}={depth}") for key in by_depth]
                     if pages[0] != pages[1] or len(pages[0][1]) != 100:
                         raise Refused(f"the pages of offset={depth} and after={depth} differ")
                     for key, values in by_depth.items():
-                        values[depth] = statistics.median(
-                            measure(running, "page", seconds, f"{key}={depth}")["cpu"] for _ in range(rounds)
-                        )
-                say(f"pages by depth: {by_depth}")
+                        values[depth].append(measure(running, "page", seconds, f"{key}={depth}")["cpu"])
+        say(f"growth, round {turn + 1} of {rounds}")
+    for database in databases.values():
         database.close()
-    return {"size": by_size, "depth": by_depth}
+    return {
+        name: {key: {at: statistics.median(runs) for at, runs in values.items()} for key, values in each.items()}
+        for name, each in (("size", by_size), ("depth", by_depth))
+    }
 
 
 def scale(folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
     """heroes with one worker on one core and with two on two: throughput, CPU a request, cores in use."""
-    results: dict[str, Any] = {operation: {} for operation in OPERATIONS}
+    runs: dict[str, dict[int, list[dict[str, float]]]] = {key: {1: [], 2: []} for key in OPERATIONS}
     database = prepare(HEROES, f"sqlite:///{folder}/scaling.db", ROWS)
-    for workers in (1, 2):
-        with Running(HEROES, database, workers, CORES[:workers]) as running:
-            for operation in OPERATIONS:
-                runs = [measure(running, operation, seconds, cores=CORES[workers:] or CORES) for _ in range(rounds)]
-                results[operation][workers] = {
-                    figure: statistics.median(run[figure] for run in runs) for figure in ("throughput", "cpu", "busy")
-                }
-        rates = {operation: round(runs[workers]["throughput"]) for operation, runs in results.items()}
-        say(f"{workers} workers: requests a second {rates}")
+    for turn in range(rounds):
+        for workers in (1, 2):
+            with Running(HEROES, database, workers, CORES[:workers]) as running:
+                for operation in OPERATIONS:
+                    figures = measure(running, operation, seconds, cores=CORES[workers:] or CORES)
+                    runs[operation][workers].append(figures)
+        say(f"scaling, round {turn + 1} of {rounds}")
     database.close()
-    return results
+    return {
+        key: {
+            workers: {name: statistics.median(run[name] for run in each) for name in ("throughput", "cpu", "busy")}
+            for workers, each in by_workers.items()
+        }
+        for key, by_workers in runs.items()
+    }
 
 
 @contextmanager

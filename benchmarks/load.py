@@ -54,9 +54,11 @@ def measure(
     wrk(running.port, WARM_UP, operation, query or first, count, cores)
     if operation == "delete":
         first += warm_up
+    running.rest()
     before, cpu = database.added(), running.cpu()
     report = wrk(running.port, seconds, operation, query or first, count, cores)
     cpu = running.cpu() - cpu
+    running.rest()
     written = abs(database.added() - before) if operation in ("create", "delete") else report["requests"]
     if report["errors"] or report["refused"] or not report["requests"]:
         raise Refused(f"{running.server.name}, {operation}: {report}")

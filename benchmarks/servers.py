@@ -261,6 +261,13 @@ class Running:
         """Seconds of CPU, user and system, that all processes of the server have used."""
         return cpu_seconds(self.processes())
 
+    def rest(self) -> None:
+        """Wait until the server has done what a load left in its queue."""
+        used = -1.0
+        while self.cpu() - used > 0.01:
+            used = self.cpu()
+            time.sleep(0.1)
+
     def memory(self) -> tuple[int, int]:
         """Proportional set size in bytes: of the largest process, which is a worker, and of all together."""
         sizes = [process.memory_full_info().pss for process in self.processes()]
