@@ -108,7 +108,7 @@ class Values:
         return ((loc, places[loc[0]][loc[1]]) for loc in REFUSED if loc[1] in places[loc[0]])
 
     def request_with(self, others: dict[Loc, Any]) -> Request:
-        """The request with other values and without anything that the oracle ignores or, in an error, echoes in vain."""
+        """The request with other values and without what the oracle ignores or, in an error, echoes in vain."""
         values = {loc: plain(loc, value) for loc, value in self} | others
         target, question, query = self.request.target.partition("?")
         if HERO_ID in others:

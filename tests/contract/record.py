@@ -15,15 +15,15 @@ from typing import Any
 
 from .corpus import Topic, topics
 from .deviations import Ask, Outcome, expected
-from .tables import SEEDS, Row, Table
-from .wire import Answer, Connection, Request, oracle
+from .tables import SEEDS, Row, SQLiteTable, Table
+from .wire import JSON, Answer, Connection, Request, oracle
 
 EXCHANGES = Path(__file__).with_name("exchanges.jsonl")
 
 
 def packed(body: bytes) -> Any:
-    """A body as JSON can hold it: a text (bytes that are no UTF-8 as lone surrogates), or, where a byte is repeated very
-    often, a list of texts and pairs [text, times]."""
+    """A body as JSON can hold it: a text (bytes that are no UTF-8 as lone surrogates), or, where a byte is repeated
+    very often, a list of texts and pairs [text, times]."""
     parts = re.split(rb"((.)\2{599,})", body, flags=re.DOTALL)
     texts = [part.decode("utf-8", "surrogateescape") for part in parts]
     if len(texts) == 1:
@@ -66,7 +66,7 @@ def seeded(connection: Connection, table: Table, seed: str) -> list[Row]:
     table.reset([])
     for _, name, age, secret_name in SEEDS[seed]:
         body = json.dumps({"name": name, "age": age, "secret_name": secret_name}).encode()
-        assert connection.send(Request("POST", "/heroes/", body, ("application/json",))).status == 200
+        assert connection.send(Request("POST", "/heroes/", body, JSON)).status == 200
     return table.rows()
 
 
@@ -78,9 +78,11 @@ def exchange(
     if wanted.answer.status >= 500:
         raise RuntimeError(f"no rule for the oracle's answer to\n{request}")
     first = ask(request)
+    if first.answer.status < 500 and first.answer.body.startswith("text:"):
+        raise RuntimeError(f"refused by the oracle's server, not by the oracle:\n{request}")
     theirs = answered(first.answer, first.rows, before)
     ours = answered(wanted.answer, wanted.rows, before)
-    sent = {"body": packed(request.body), "method": request.method, "target": request.target, "types": request.types}
+    sent = {"body": packed(request.body), "method": request.method, "target": request.target, "type": request.type}
     line: dict[str, Any] = {"oracle": theirs, "request": sent, "seed": topic.seed, "topic": topic.name}
     if topic.race > 1:
         # What the oracle answers to a race is anyone's guess; heroes answers one so, and the others 404.
@@ -110,7 +112,7 @@ def exchanges(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Writes the file and prints what is in it."""
     with tempfile.TemporaryDirectory() as folder, oracle(Path(folder, "oracle.db")) as connection:
-        table = Table(Path(folder, "oracle.db"))
+        table = SQLiteTable(Path(folder, "oracle.db"))
         lines = list(exchanges(connection, table))
         table.close()
     EXCHANGES.write_text("".join(json.dumps(line) + "\n" for line in lines))

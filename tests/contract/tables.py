@@ -1,8 +1,9 @@
-"""The table `hero` of a SQLite file, read and reset beside the server that uses it."""
+"""The table `hero`, read and reset beside the server that uses it."""
 
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 Row = tuple[int, str, int | None, str]
 
@@ -11,7 +12,23 @@ MANY: list[Row] = [(number, f"Hero {number}", number % 7 or None, f"Secret {numb
 SEEDS: dict[str, list[Row]] = {"few": FEW, "many": MANY, "none": []}
 
 
-class Table:
+READ = "SELECT id, name, age, secret_name FROM hero ORDER BY id"
+
+
+class Table(Protocol):
+    """The heroes in a database."""
+
+    def close(self) -> None:
+        """Closes the connection to it."""
+
+    def rows(self) -> list[Row]:
+        """All heroes by id."""
+
+    def reset(self, rows: Sequence[Row]) -> None:
+        """Makes these rows all there is, the next id being the one behind the highest."""
+
+
+class SQLiteTable:
     """The heroes in a SQLite file."""
 
     def __init__(self, path: Path) -> None:
@@ -26,15 +43,15 @@ class Table:
         self.connection.close()
 
     def rows(self) -> list[Row]:
-        """All heroes by id; read again only where someone else has written since."""
+        """All heroes, read again only where someone else has written since."""
         [(version,)] = self.connection.execute("PRAGMA data_version")
         if version != self.version:
             self.version, self.clean = version, False
-            self.known = list(self.connection.execute("SELECT id, name, age, secret_name FROM hero ORDER BY id"))
+            self.known = list(self.connection.execute(READ))
         return self.known
 
     def reset(self, rows: Sequence[Row]) -> None:
-        """Makes these rows all there is, the next id being the one behind the highest."""
+        """Deletes what else there is, the count of ids included; nothing where nobody has written."""
         if self.rows() == rows and self.clean:
             return
         self.connection.execute("BEGIN IMMEDIATE")
@@ -47,3 +64,41 @@ class Table:
 
     def _has(self, table: str) -> bool:
         return bool(self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [table]).fetchall())
+
+
+class PostgresTable:
+    """The heroes in a PostgreSQL database."""
+
+    def __init__(self, url: str) -> None:
+        import psycopg
+
+        self.connection = psycopg.connect(url, autocommit=True)
+        # What a test resets may be lost with the power.
+        self.connection.execute("SET synchronous_commit = off")
+        [self.sequence] = self.connection.execute("SELECT pg_get_serial_sequence('hero', 'id')").fetchone() or [""]
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.connection.close()
+
+    def rows(self) -> list[Row]:
+        """All heroes."""
+        return self.connection.execute(READ).fetchall()  # type: ignore[return-value]
+
+    def reset(self, rows: Sequence[Row]) -> None:
+        """Deletes what else there is and sets the sequence back; nothing where that is so already."""
+        clean = (max((row[0] for row in rows), default=0) + 1, False)
+        counted = self.connection.execute(f"SELECT last_value, is_called FROM {self.sequence}").fetchone()
+        if self.rows() == rows and counted == clean:
+            return
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.execute("DELETE FROM hero")
+            cursor.executemany("INSERT INTO hero (id, name, age, secret_name) VALUES (%s, %s, %s, %s)", rows)
+            cursor.execute("SELECT setval(%s, %s, %s)", [self.sequence, *clean])
+
+
+def table_of(url: str) -> Table:
+    """The table in the database at a URL as SQLAlchemy writes it."""
+    if url.startswith("sqlite:///"):
+        return SQLiteTable(Path(url.removeprefix("sqlite:///")))
+    return PostgresTable(url.replace("+psycopg", "", 1))

@@ -14,29 +14,30 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 ORACLE = ROOT / ".venv-oracle" / "bin" / "uvicorn"
-JSON = ("application/json",)
+JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request: its target as sent, its Content-Type headers (none, one or several) and its body."""
+    """A request: its target as sent, its body, and its Content-Type where it has one."""
 
     method: str
     target: str
     body: bytes = b""
-    types: tuple[str, ...] = ()
+    type: str | None = None
 
     def __bytes__(self) -> bytes:
         """The request as HTTP/1.1 on a connection that stays open."""
         lines = [f"{self.method} {self.target} HTTP/1.1", "Host: localhost"]
-        lines += [f"Content-Type: {value}" for value in self.types]
+        if self.type is not None:
+            lines.append(f"Content-Type: {self.type}")
         if self.body or self.method in ("POST", "PATCH", "PUT"):
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + self.body
 
     def __str__(self) -> str:
         body = self.body if len(self.body) < 1000 else self.body[:400] + b" ... " + self.body[-100:]
-        return f"{self.method} {self.target} {' | '.join(self.types) or 'no type'}\n  {body!r}"
+        return f"{self.method} {self.target} ({'no type' if self.type is None else self.type})\n  {body!r}"
 
 
 @dataclass(frozen=True)
