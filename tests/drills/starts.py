@@ -1,0 +1,46 @@
+"""Eight processes that start at once on an empty file all come up, time after time."""
+
+import logging
+import multiprocessing
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from heroes import create_app
+from tests.drills.service import Report
+
+PROCESSES = 8
+
+
+def start(url: str, barrier: Barrier) -> None:
+    """Starts the service at the same moment as the others, and creates a hero; any failure is an exit code."""
+    logging.disable(logging.WARNING)
+    barrier.wait(30)
+    client = create_app({"SQLALCHEMY_DATABASE_URI": url}).test_client()
+    assert client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson"}).status_code == 200
+
+
+def run(folder: Path, quick: bool) -> Iterator[Report]:
+    """Yields the report of 20 rounds, of 3 when quick."""
+    rounds = 3 if quick else 20
+    # Forked, so that none is ahead by the time that its imports take.
+    context = multiprocessing.get_context("fork")
+    problems = []
+    for number in range(rounds):
+        url = f"sqlite:///{folder / f'{number}.db'}"
+        barrier = context.Barrier(PROCESSES)
+        processes = [context.Process(target=start, args=(url, barrier)) for _ in range(PROCESSES)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            if process.exitcode != 0:
+                problems.append(f"round {number}: exit code {process.exitcode}")
+                process.kill()
+        with closing(sqlite3.connect(folder / f"{number}.db")) as connection:
+            [(heroes,)] = connection.execute("SELECT count(*) FROM hero")
+        if heroes != PROCESSES:
+            problems.append(f"round {number}: {heroes} heroes")
+    yield f"{rounds} times {PROCESSES} processes started at once on an empty file", problems

@@ -1,0 +1,18 @@
+"""The drills in their short form: what was acknowledged survives kills, races and a failover."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("drill", ["crash", "race", "failover", "starts"])
+def test_nothing_is_lost(drill):
+    command = [sys.executable, "-m", "tests.drills", "--quick", drill]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("nothing lost") == (2 if drill in ("crash", "race") else 1)
