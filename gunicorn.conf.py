@@ -47,6 +47,10 @@ graceful_timeout = 30  # seconds for the requests in flight when a worker stops
 # The installable C parser lets a bare LF end a line: two servers could then read one request differently.
 http_parser = "python"
 control_socket_disable = True
+# A text of 4,300 digits, the longest that is read as an integer, fits in a query.
+limit_request_line = 8190  # bytes
+# An unknown method is answered by the app, with those that it has.
+permit_unconventional_http_method = True
 # One line per request is the app's, with the route and the request's id; see heroes/logs.py.
 accesslog = None
 loglevel = os.environ.get("LOG_LEVEL", "info").lower()
@@ -78,7 +82,7 @@ def on_starting(server):
     stop = server.stop
 
     def stop_for_good(graceful=True):
-        server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = None
+        server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = -1  # no exit code
         stop(graceful)
 
     server.stop = stop_for_good

@@ -76,6 +76,9 @@ class Blueprint(flask_smorest.Blueprint):
             },
         }
         super().add_url_rule(rule, endpoint, view_func, **options | {"tags": []})
+        # With and without a slash at the end; Werkzeug's own way to this knows no 405.
+        other = rule.removesuffix("/") if rule.endswith("/") else f"{rule}/"
+        flask.Blueprint.add_url_rule(self, other, self._endpoints[-1], view_func, methods=[method])
 
     def headers(self, schema: Schema) -> Callable[[View], View]:
         """Documents the headers that a view reads for itself, when there are any."""

@@ -25,6 +25,12 @@ class Request(flask.Request):
     """A request whose body is whole or refused: Werkzeug would stop reading, without a word, at the limit and where
     the connection closes early."""
 
+    def __init__(self, environ: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        # Werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1), so that is one nobody knows.
+        if not environ["REQUEST_METHOD"].isupper():
+            environ["REQUEST_METHOD"] = f"UNKNOWN-{environ['REQUEST_METHOD']}"
+        super().__init__(environ, *args, **kwargs)
+
     @cached_property
     def body(self) -> bytes:
         """The whole body, of at most MAX_CONTENT_LENGTH bytes; empty where there is none.
@@ -54,7 +60,7 @@ def refuse_early() -> None:
     request = flask.request
     assert isinstance(request, Request)
     _ = request.body
-    if "//" in request.path:
+    if "//" in request.environ["PATH_INFO"]:
         raise NotFound
 
 

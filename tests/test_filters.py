@@ -77,7 +77,8 @@ def test_bad_values_are_refused_at_their_place(client: FlaskClient, query: str, 
 MANY = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
     " INSERT INTO hero (name, age, secret_name) SELECT 'n' || i, i, 's' FROM n",
-    "postgresql": "INSERT INTO hero (name, age, secret_name) SELECT 'n' || i, i, 's' FROM generate_series(1, 20000) AS i",
+    "postgresql": "INSERT INTO hero (name, age, secret_name)"
+    " SELECT 'n' || i, i, 's' FROM generate_series(1, 20000) AS i",
 }
 VALUES = {"name": "n5", "age": 5, "min_age": 19990, "max_age": 10, "after": 19990}
 INDEXES = {"name": "ix_hero_name", "after": "hero_pkey|INTEGER PRIMARY KEY"}
