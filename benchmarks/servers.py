@@ -283,7 +283,8 @@ def prepare(server: Server, url: str, rows: int) -> Database:
             command, cwd=ROOT, env={**os.environ, "DATABASE_URL": url}, check=False, capture_output=True, text=True
         )
         if made.returncode:
-            raise Refused(f"{server.name} does not make its table:\n{made.stderr}")
+            last = made.stderr.strip().rpartition("\n")[2]
+            raise Refused(f"{server.name} does not make its table: {last}\n{made.stderr}")
     database.fill(server.journal)
     return database
 
