@@ -1,0 +1,117 @@
+"""What speed rests on and no machine changes: statements, connections and steps per request."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import event
+
+from heroes.extensions import db
+from heroes.schemas import HeroCreate, HeroPublic, HeroQuery
+
+HERO = {"name": "Deadpond", "age": 30, "secret_name": "Dive Wilson"}
+OPERATIONS: dict[str, Callable[[FlaskClient], Any]] = {
+    "create": lambda client: client.post("/heroes/", json=HERO),
+    "page": lambda client: client.get("/heroes/"),
+    "read": lambda client: client.get("/heroes/1"),
+    "patch": lambda client: client.patch("/heroes/1", json={"age": 31}),
+    "patch if unchanged": lambda client: client.patch("/heroes/1", json={"age": 31}, headers={"If-Match": '"1"'}),
+    "delete": lambda client: client.delete("/heroes/1"),
+}
+
+
+@pytest.fixture
+def seen(app: Flask, client: FlaskClient) -> Iterator[dict[str, list[str]]]:
+    """What the engine does while a test runs, with three heroes in the table."""
+    for _ in range(3):
+        client.post("/heroes/", json=HERO)
+    seen: dict[str, list[str]] = {"statements": [], "checkouts": [], "commits": []}
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", lambda *args: seen["statements"].append(args[2]))
+    event.listen(engine, "checkout", lambda *args: seen["checkouts"].append("checkout"))
+    event.listen(engine, "commit", lambda *args: seen["commits"].append("commit"))
+    yield seen
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_an_operation_is_one_statement_on_one_connection(
+    client: FlaskClient, seen: dict[str, list[str]], operation: str
+) -> None:
+    assert OPERATIONS[operation](client).status_code == 200
+
+    assert len(seen["statements"]) == 1
+    assert len(seen["checkouts"]) == 1
+    assert len(seen["commits"]) == (0 if operation in ("page", "read") else 1)
+
+
+def test_no_statement_is_compiled_twice(app: Flask, client: FlaskClient, seen: dict[str, list[str]]) -> None:
+    for operation in ("create", "page", "read", "patch"):
+        OPERATIONS[operation](client)
+    with app.app_context():
+        compiled = len(db.engine._compiled_cache or ())  # type: ignore[attr-defined]
+        for operation in ("create", "page", "read", "patch"):
+            OPERATIONS[operation](client)
+        assert len(db.engine._compiled_cache or ()) == compiled  # type: ignore[attr-defined]
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many Python and C functions are called; the same on every machine, and near to the time that they take."""
+    count = 0
+
+    def tick(frame: object, what: str, argument: object) -> None:
+        nonlocal count
+        count += what in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(tick)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_a_row_of_a_page_costs_a_constant_few_calls() -> None:
+    schema = HeroPublic(many=True)
+    rows = [(f"Hero {number}", number, number) for number in range(100)]
+
+    assert calls(lambda: schema.dump(rows)) <= 2 * len(rows) + 20
+
+
+@pytest.mark.parametrize(
+    ("schema", "data", "bound"),
+    [(HeroCreate(), HERO, 60), (HeroQuery(), {}, 80), (HeroQuery(), {"offset": "5", "limit": "7"}, 120)],
+    ids=["create", "page", "page with numbers"],
+)
+def test_loading_costs_few_calls(schema: Any, data: Any, bound: int) -> None:
+    assert calls(lambda: schema.load(data)) <= bound
+
+
+# Calls of one request through the whole app, measured and half again: a slow-down by half is noticed.
+BOUNDS = {"read": 900, "page": 1400, "create": 1300, "patch": 1300}
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("operation", BOUNDS)
+def test_a_request_costs_few_calls(client: FlaskClient, seen: dict[str, list[str]], operation: str) -> None:
+    OPERATIONS[operation](client)
+    environ = []
+    client.application.wsgi_app = remembering(client.application.wsgi_app, environ)  # type: ignore[method-assign]
+    OPERATIONS[operation](client)
+
+    assert environ[0] <= BOUNDS[operation]
+
+
+def remembering(wsgi_app: Any, counts: list[int]) -> Any:
+    """A WSGI app that notes how many calls the other one makes for a request."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        answer: list[Any] = []
+        counts.append(calls(lambda: answer.append(wsgi_app(environ, start_response))))
+        return answer[0]
+
+    return app
