@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -148,7 +149,11 @@ def running(
     finally:
         connection.close()
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _listens(port: int) -> bool:
@@ -162,4 +167,19 @@ def oracle(database: Path) -> Iterator[Connection]:
     port = free_port()
     command = [ORACLE, "--app-dir", "tests/contract", "--port", str(port), "--log-level", "critical", "oracle:app"]
     with running(command, {"SEED_DB": str(database)}, port, database.with_suffix(".log")) as connection:
+        yield connection
+
+
+@contextmanager
+def heroes(database: Path) -> Iterator[Connection]:
+    """Runs `gunicorn wsgi:app` on a SQLite file: a connection to it."""
+    port = free_port()
+    environment = {
+        "DATABASE_URL": f"sqlite:///{database}",
+        "BIND": f"127.0.0.1:{port}",
+        "WEB_CONCURRENCY": "1",
+        "LOG_LEVEL": "error",
+    }
+    command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
+    with running(command, environment, port, database.with_suffix(".gunicorn.log")) as connection:
         yield connection
