@@ -181,7 +181,7 @@ def backends(query):
 def test_a_connection_that_was_lost_while_idle_is_not_noticed(client, query, unchanged):
     client.get("/heroes/1")
 
-    assert backends(query) == 1
+    assert backends(query) >= 1
     unchanged()
 
 

@@ -113,11 +113,11 @@ def test_what_the_url_says_comes_first():
 @postgres_only
 def test_timeouts_are_the_sessions(database_url):
     app = create_app({"SQLALCHEMY_DATABASE_URI": database_url, "DATABASE_TIMEOUT": 7})
+    names = ("statement_timeout", "lock_timeout")
 
-    with app.app_context(), db.engine.connect() as connection:
-        settings = [
-            connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("statement_timeout", "lock_timeout")
-        ]
+    with app.app_context():
+        with db.engine.connect() as connection:
+            settings = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
         db.engine.dispose()
 
     assert settings == ["7s", "7s"]

@@ -17,6 +17,7 @@ from tests.drills.service import Answer, Client, Cluster, Report, databases, kil
 
 CLIENTS = 8
 BETWEEN_KILLS = 0.5  # seconds
+ANSWERS_BETWEEN = 50
 
 # What can be stored of a hero: its name and age, or None where it is gone.
 State = tuple[str, int | None] | None
@@ -116,6 +117,11 @@ class Bookkeeper:
                 random.choices([self.patch, self.delete, self.read], [3, 1, 1])[0](random.choice(alive[-20:]))
 
 
+def acknowledged(keepers: list[Bookkeeper]) -> int:
+    """How many answers the clients got."""
+    return sum(keeper.counts["acknowledged"] for keeper in keepers)
+
+
 def stored(url: str) -> tuple[dict[int, tuple[str, int | None, str]], str]:
     """The rows by id, and what the database says of its own state."""
     select = "SELECT id, name, age, secret_name FROM hero"
@@ -143,15 +149,14 @@ def compare(keepers: list[Bookkeeper], rows: dict[int, tuple[str, int | None, st
     return problems
 
 
-def kill_workers(server: Server, kills: int) -> int:
-    """Kills a random worker every now and then: how many."""
-    killed = 0
-    while killed < kills:
+def kill_workers(server: Server, keepers: list[Bookkeeper], kills: int) -> None:
+    """Kills a random worker every half second, or later, where that is less than it takes until many are answered."""
+    for _ in range(kills):
+        before, deadline = acknowledged(keepers), time.monotonic() + 10
         time.sleep(BETWEEN_KILLS)
-        if alive := workers(server):
-            random.choice(alive).kill()
-            killed += 1
-    return killed
+        while time.monotonic() < deadline and (acknowledged(keepers) < before + ANSWERS_BETWEEN or not workers(server)):
+            time.sleep(0.05)
+        random.choice(workers(server)).kill()
 
 
 def drill(name: str, url: str, postgres: Cluster | None, folder: Path, kills: int) -> Report:
@@ -161,7 +166,7 @@ def drill(name: str, url: str, postgres: Cluster | None, folder: Path, kills: in
         keepers = [Bookkeeper(f"{number}", Client(server.port)) for number in range(CLIENTS)]
 
         def crash() -> None:
-            kill_workers(server, kills)
+            kill_workers(server, keepers, kills)
             # While the clients still write.
             kill(server.process.pid)
             over.set()

@@ -176,7 +176,7 @@ def migrate(url: str) -> None:
         env=os.environ | {"DATABASE_URL": url},
         check=True,
         timeout=60,
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
     )
 
 
