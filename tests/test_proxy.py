@@ -3,7 +3,6 @@
 import http.client
 import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -15,64 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Server, free_port
+from tests.conftest import ROOT, Server
+from tests.soak.proxy import FAST, Nginx, required
 
 HERO = b'{"name": "Deadpond", "secret_name": "Dive Wilson"}'
-FAST = "rate=100000r/s"
 
 pytestmark = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-
-
-def required(program: str) -> str:
-    """Where a program is; without it the test is skipped, but never in CI."""
-    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        assert "CI" not in os.environ, f"{program} is missing"
-        pytest.skip(f"needs {program} (apt install {program})")
-    return found
-
-
-class Nginx:
-    """A running nginx with deploy/nginx.conf, its ports and what `replaced` says replaced."""
-
-    def __init__(self, folder: Path, backends: list[int], replaced: dict[str, str]) -> None:
-        self.port = free_port()
-        text = (ROOT / "deploy" / "nginx.conf").read_text()
-        ports = {"listen 80;": f"listen 127.0.0.1:{self.port};"}
-        ports |= {f"127.0.0.1:{8001 + i}": f"127.0.0.1:{port}" for i, port in enumerate(backends)}
-        for old, new in (ports | replaced).items():
-            assert old in text
-            text = text.replace(old, new)
-        folder.mkdir()
-        (folder / "heroes.conf").write_text(text)
-        temporary = "".join(
-            f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (folder / "nginx.conf").write_text(
-            f"daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;"
-            f"events {{ worker_connections 1024; }}"
-            f"http {{ access_log off; {temporary} include {folder}/heroes.conf; }}"
-        )
-        command = [required("nginx"), "-e", f"{folder}/error.log", "-p", str(folder), "-c", f"{folder}/nginx.conf"]
-        self.process = subprocess.Popen(command)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline and self.process.poll() is None
-                time.sleep(0.05)
-
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes, dict[str, str]]:
-        """One request on a connection of its own: status, body, headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            return response.status, response.read(), dict(response.getheaders())
-        finally:
-            connection.close()
 
 
 @pytest.fixture
@@ -114,7 +61,7 @@ def load(proxy: Nginx, clients: int, until: threading.Event, method: str = "GET"
 
 
 def test_slow_clients_hold_up_nobody(nginx):
-    proxy, _ = nginx({"rate=100r/s": FAST})
+    proxy, _ = nginx(FAST)
     head = b"POST /heroes/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     address = ("127.0.0.1", proxy.port)
     done = threading.Event()
@@ -145,7 +92,7 @@ def test_slow_clients_hold_up_nobody(nginx):
 
 
 def test_a_server_that_dies_is_not_missed(nginx):
-    proxy, [first, second] = nginx({"rate=100r/s": FAST})
+    proxy, [first, second] = nginx(FAST)
     done = threading.Event()
 
     statuses, seconds, threads = load(proxy, 4, done)
