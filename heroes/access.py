@@ -1,13 +1,17 @@
 """Who may call: tokens, origins, hosts, the proxies in front, and the headers that tell a browser what it may do."""
 
+from collections.abc import Callable, Iterable
 from hmac import compare_digest
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, current_app, request
 from flask_cors import CORS
 from flask_httpauth import HTTPTokenAuth  # type: ignore[import-untyped]
 from werkzeug.exceptions import Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 REALM = "heroes"
 SECURITY_SCHEME = {"type": "http", "scheme": "bearer"}
@@ -20,22 +24,23 @@ OPEN_ENDPOINTS = frozenset({None, "static"})
 EXPOSED = ["ETag", "Idempotent-Replayed", "Link", "Preference-Applied", "Retry-After", "X-Request-ID", "X-Total-Count"]
 PREFLIGHT_AGE = 600  # seconds
 
-CONTENT_SECURITY_POLICY = {
-    None: "default-src 'none'; frame-ancestors 'none'",
-    # Swagger UI styles its elements in place. ReDoc does too, and searches in a worker that it makes from a blob.
-    "pages": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-    " font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none';"
-    " frame-ancestors 'none'",
-}
-HEADERS = {
-    blueprint: [
-        ("X-Content-Type-Options", "nosniff"),
-        ("Content-Security-Policy", policy),
-        ("Cross-Origin-Resource-Policy", "same-origin"),
-        ("Referrer-Policy", "no-referrer"),
-    ]
-    for blueprint, policy in CONTENT_SECURITY_POLICY.items()
-}
+SECURITY_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+]
+HEADERS = [*SECURITY_HEADERS, ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")]
+PAGES = {"docs", "redoc"}
+# Swagger UI styles its elements in place. ReDoc does too, and searches in a worker that it makes from a blob.
+PAGE_HEADERS = [
+    *SECURITY_HEADERS,
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        " font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'",
+    ),
+]
 
 
 class NotAuthenticated(Unauthorized):
@@ -95,12 +100,18 @@ def document_tokens(app: Flask) -> None:
                 operation["responses"]["401"] = refusal
 
 
-def add_headers(response: Response) -> Response:
-    """Adds the security headers: the documentation's pages may load what they ship with, anything else nothing."""
-    rule = request.url_rule
-    page = rule is not None and rule.endpoint.startswith("pages.")
-    response.headers.extend(HEADERS["pages" if page else None])
-    return response
+def secured(wsgi_app: "WSGIApplication") -> "WSGIApplication":
+    """A WSGI app around another that adds the security headers: the documentation's pages may load what they ship
+    with, anything else nothing."""
+
+    def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+            headers.extend(PAGE_HEADERS if environ["PATH_INFO"].strip("/") in PAGES else HEADERS)
+            return start_response(status, headers, *error)
+
+        return wsgi_app(environ, start)
+
+    return app
 
 
 def init_app(app: Flask) -> None:
@@ -120,4 +131,4 @@ def init_app(app: Flask) -> None:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops
         )
-    app.after_request(add_headers)
+    app.wsgi_app = secured(app.wsgi_app)  # type: ignore[method-assign, assignment]

@@ -37,9 +37,9 @@ class Request(flask.Request):
 
         Raises RequestEntityTooLarge, and BodyUnreadable where the body is cut short or badly chunked.
         """
-        length, limit = self.content_length, self.max_content_length
-        if length is None and "HTTP_TRANSFER_ENCODING" not in self.environ:
+        if not self.environ.get("CONTENT_LENGTH") and "HTTP_TRANSFER_ENCODING" not in self.environ:
             return b""
+        length, limit = self.content_length, self.max_content_length
         if limit is None or (length or 0) > limit:
             raise RequestEntityTooLarge
         try:

@@ -113,7 +113,7 @@ def allowed_versions() -> list[int] | None:
 
     Weak tags match nothing (RFC 9110, 13.1.1), and neither do those that are no version of ours.
     """
-    if "If-Match" not in request.headers or request.if_match.star_tag:
+    if "HTTP_IF_MATCH" not in request.environ or request.if_match.star_tag:
         return None
     return [int(tag) for tag in request.if_match.as_set() if VERSION.fullmatch(tag)]
 
@@ -152,7 +152,7 @@ def create_once(key: str, hero: dict[str, Any]) -> Any:
 @blueprint.response(200, HeroPublic)
 def create_hero(hero: dict[str, Any]) -> Any:
     """Create Hero"""
-    if "Idempotency-Key" in request.headers:
+    if "HTTP_IDEMPOTENCY_KEY" in request.environ:
         headers = blueprint.ARGUMENTS_PARSER.parse(CREATE_HEADERS, location="headers")
         return create_once(headers["idempotency_key"], hero)
     return tagged(execute(CREATE, hero))
@@ -171,7 +171,7 @@ def read_heroes(page: dict[str, Any]) -> Any:
         step = {"after": heroes[-1].id} if page["sort"] == "id" else {"offset": page["offset"] + page["limit"]}
         kept = {key: values[-1] for key, values in request.args.lists() if key not in ("after", "offset")}
         answer["Link"] = f'<?{urlencode(kept | step)}>; rel="next"'
-    if COUNT.search(request.headers.get("Prefer", "")):
+    if COUNT.search(request.environ.get("HTTP_PREFER", "")):
         answer["X-Total-Count"] = str(db.session.execute(counting(filters - {"after"}), page).scalar_one())
         answer["Preference-Applied"] = "count=exact"
     return heroes, answer
@@ -186,7 +186,7 @@ def read_hero(hero_id: int) -> Any:
     hero = db.session.execute(READ, {"hero_id": hero_id}).one_or_none()
     if hero is None:
         raise HeroNotFound
-    if "If-None-Match" in request.headers and request.if_none_match.contains_weak(str(hero.version)):
+    if "HTTP_IF_NONE_MATCH" in request.environ and request.if_none_match.contains_weak(str(hero.version)):
         return Response(status=304, headers=tagged(hero)[1])
     return tagged(hero)
 
