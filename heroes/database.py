@@ -132,9 +132,14 @@ def engine_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[str
 
 def prepare_connection(connection: sqlite3.Connection, _: object) -> None:
     """Sets what SQLite keeps per connection."""
-    # FULL costs one fsync a commit; NORMAL would lose acknowledged writes when the power goes.
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        # FULL costs one fsync a commit; NORMAL would lose acknowledged writes when the power goes.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error:
+        # The pool never learns of a connection that fails here: of a file that is damaged, or no database.
+        connection.close()
+        raise
 
 
 def prepare_error(context: ExceptionContext) -> None:

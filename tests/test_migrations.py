@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg
@@ -49,6 +49,20 @@ def empty_app(empty_database_url):
         yield app
         db.session.remove()
         db.engine.dispose()
+
+
+@pytest.fixture
+def client_of():
+    """client_of(url): a test client of the service on that database."""
+    with ExitStack() as stack:
+
+        def start(url):
+            app = create_app({"SQLALCHEMY_DATABASE_URI": url})
+            stack.enter_context(app.app_context())
+            stack.callback(db.engine.dispose)
+            return app.test_client()
+
+        yield start
 
 
 @pytest.fixture
@@ -113,17 +127,17 @@ def test_a_failed_migration_leaves_the_schema_as_it_was(empty_app):
 
 
 @sqlite_only
-def test_a_later_release_s_schema_is_left_alone(database_url, query):
+def test_a_later_release_s_schema_is_left_alone(database_url, query, client_of):
     query("UPDATE alembic_version SET version_num = '9999'")
 
-    client = create_app({"SQLALCHEMY_DATABASE_URI": database_url}).test_client()
+    client = client_of(database_url)
 
     assert client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson"}).status_code == 200
     assert query("SELECT version_num FROM alembic_version") == [("9999",)]
 
 
-def test_a_tutorial_database_is_adopted(tutorial_database):
-    client = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tutorial_database}"}).test_client()
+def test_a_tutorial_database_is_adopted(tutorial_database, client_of):
+    client = client_of(f"sqlite:///{tutorial_database}")
 
     assert client.get("/heroes/").json == [
         {"name": "Deadpond", "age": None, "id": 1},
@@ -135,8 +149,8 @@ def test_a_tutorial_database_is_adopted(tutorial_database):
     assert client.delete("/heroes/1").json == {"ok": True}
 
 
-def test_the_tutorial_app_can_still_use_it(tutorial_database):
-    client = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tutorial_database}"}).test_client()
+def test_the_tutorial_app_can_still_use_it(tutorial_database, client_of):
+    client = client_of(f"sqlite:///{tutorial_database}")
 
     with closing(sqlite3.connect(tutorial_database)) as connection, connection:
         connection.execute("INSERT INTO hero (name, age, secret_name) VALUES ('Spider-Boy', NULL, 'Pedro Parqueador')")
@@ -152,7 +166,7 @@ def test_the_tutorial_app_can_still_use_it(tutorial_database):
 
 
 @postgres_only
-def test_upgrades_at_the_same_time_wait_for_each_other(empty_database_url):
+def test_upgrades_at_the_same_time_wait_for_each_other(empty_database_url, client_of):
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
     environment = os.environ | {"DATABASE_URL": empty_database_url}
     started = [
@@ -165,10 +179,7 @@ def test_upgrades_at_the_same_time_wait_for_each_other(empty_database_url):
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
 
-    client = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url}).test_client()
-    assert client.get("/health/ready").json == {"status": "ok"}
-    with client.application.app_context():
-        db.engine.dispose()
+    assert client_of(empty_database_url).get("/health/ready").json == {"status": "ok"}
 
 
 @postgres_only

@@ -169,10 +169,14 @@ def test_a_path_is_relative_to_where_the_server_starts(tmp_path, monkeypatch):
 
 
 def test_databases_in_memory_share_nothing():
-    one, another = (create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"}).test_client() for _ in range(2))
+    apps = [create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"}) for _ in range(2)]
+    one, another = (app.test_client() for app in apps)
     one.post("/heroes/", json=HERO)
 
     assert (len(one.get("/heroes/").json), another.get("/heroes/").json) == (1, [])
+    for app in apps:
+        with app.app_context():
+            db.engine.dispose()
 
 
 def test_start_up_holds_no_connection_for_a_fork_to_take_along(app):
