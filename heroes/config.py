@@ -92,8 +92,8 @@ class Settings(Schema):
     METRICS = setting(fields.Boolean, "METRICS", False, "`1` serves /metrics for Prometheus (extra `metrics`)")
 
     # The rest is read by gunicorn.conf.py, which says why it can't read it from here.
-    BIND = setting(fields.String, "BIND", None, "address to listen on; before PORT, and on loopback unless PORT is set")
-    PORT = number("PORT", 8000, 0, "port to listen on, on all addresses where it is set")
+    BIND = setting(fields.String, "BIND", None, "address to listen on, e.g. `0.0.0.0:8000` or `unix:/run/heroes.sock`; `127.0.0.1:PORT`")
+    PORT = number("PORT", 8000, 0, "port to listen on, on loopback")
     WEB_CONCURRENCY = number("WEB_CONCURRENCY", None, 1, "worker processes; twice the cores and one more, at most 9")
     GUNICORN_THREADS = number("GUNICORN_THREADS", 4, 1, "threads of a worker, and connections of its pool")
     MAX_REQUESTS = number("MAX_REQUESTS", 100_000, 0, "requests after which a worker is replaced, 0 for never")

@@ -32,6 +32,8 @@ from heroes.extensions import db
 
 ROOT = Path(__file__).parent.parent
 
+pytest_plugins = "pytester"
+
 
 def migrated(url: str) -> None:
     """Brings the database at `url` to the newest schema."""
