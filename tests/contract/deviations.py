@@ -160,7 +160,7 @@ def certain_fault(method: str, loc: Loc, value: Any) -> Fault | None:
 def magnitude(value: Any) -> int:
     """The integer that a value stands for, given that the oracle reads it as one."""
     if not isinstance(value, str):
-        return int(value or 0)
+        return int(value) if isinstance(value, int | float) else 0
     whole = value.partition(".")[0]
     number = int(re.sub("[^0-9]", "", whole).lstrip("0") or "0")
     return -number if "-" in whole else number
@@ -189,7 +189,7 @@ def validated(request: Request, first: Outcome, ask: Ask) -> tuple[Outcome, set[
     asked = {loc: REFUSED[loc] for loc in faults}
     outcome = ask(values.request_with(asked)) if asked or first.answer.status == 500 else first
     refused = {tuple(entry["loc"]) for entry in entries(outcome.answer)}
-    integers = {loc: value for loc, value in values if loc in LOWEST and not refused & {loc, loc[:1]}}
+    integers = {loc: value for loc, value in values if loc in LOWEST and not {*refused, *faults} & {loc, loc[:1]}}
     ranged = {loc: fault for loc, value in integers.items() if (fault := range_fault(loc, value))}
     if ranged:
         faults |= ranged
