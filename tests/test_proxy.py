@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -139,7 +140,7 @@ def test_what_passes_and_what_does_not(nginx):
 
 
 def test_the_unit_is_sound(tmp_path, dialect):
-    analyze = required("systemd-analyze")
+    analyze = shutil.which("systemd-analyze") or pytest.skip("needs systemd")
     text = (ROOT / "deploy" / "heroes.service").read_text()
     unit = tmp_path / "heroes.service"
     # The one thing that is not on this machine is where the service is installed.
