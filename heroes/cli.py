@@ -18,7 +18,7 @@ import click
 import orjson
 from flask.cli import AppGroup
 from marshmallow import ValidationError
-from sqlalchemy import BigInteger, Column, Connection, MetaData, Select, Table, func, insert, or_, select
+from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, func, insert, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from heroes.config import MAX_BODY
@@ -94,8 +94,15 @@ def progress(length: int | None) -> Any:
 @contextmanager
 def written(path: str) -> Iterator[str]:
     """The name of a new file that becomes `path` when all went well; whoever reads `path` finds it whole or not at all.
-    It holds secrets, so it is its owner's."""
+
+    It holds secrets, so it is its owner's. Raises ClickException where `path` belongs to a database in use.
+    """
     path = os.path.realpath(path)
+    live = str(db.engine.url.database)
+    if path in (os.path.realpath(f"{live}{suffix}") for suffix in ("", "-wal", "-shm")):
+        raise click.ClickException(f"{path}: That is the database itself.")
+    if os.path.exists(f"{path}-wal"):
+        raise click.ClickException(f"{path}: A database in use, {path}-wal belongs to it.")
     folder, name = os.path.split(path)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
     try:
@@ -203,7 +210,6 @@ READERS = {"csv": read_csv, "ndjson": read_ndjson}
 WRITERS = {"csv": write_csv, "ndjson": write_ndjson}
 SUFFIXES = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 
-
 FORMAT = click.option("--format", "form", type=click.Choice(list(READERS)), help="Otherwise as FILE's suffix says.")
 
 
@@ -267,32 +273,26 @@ MOVE_IDS = {
 }
 
 
-def taken(staged: Table) -> Select[Any]:
-    """The lines whose id a hero has already, or an earlier line of the same file."""
-    rank = func.row_number().over(partition_by=staged.c.id, order_by=staged.c.line)
-    ranked = select(staged.c.line, staged.c.id, rank.label("rank")).subquery()
-    return (
-        select(ranked.c.line)
-        .outerjoin(HERO, HERO.c.id == ranked.c.id)
-        .where(or_(ranked.c.rank > 1, HERO.c.id.is_not(None)))
-        .order_by(ranked.c.line)
-    )
-
-
 def store(connection: Connection, staged: Table, names: Sequence[str], faults: Faults) -> int:
-    """Moves the staged heroes into the table, with no other writer in between: how many."""
+    """Moves the staged heroes into the table, with no other writer in between, but for those whose id a hero has
+    already, or an earlier line: how many."""
     dialect = connection.dialect.name
-    unwanted = None
     for statement in LOCK[dialect]:
         connection.exec_driver_sql(statement)
     heroes = select(*(staged.c[name] for name in names)).order_by(staged.c.line)
     if "id" in names:
-        with connection.execute(taken(staged), execution_options=STREAM) as lines:
+        rank = func.row_number().over(partition_by=staged.c.id, order_by=staged.c.line)
+        ranked = select(staged, rank.label("rank")).subquery()
+        beside = ranked.outerjoin(HERO, HERO.c.id == ranked.c.id)
+        taken = or_(ranked.c.rank > 1, HERO.c.id.is_not(None))
+        clashes = select(ranked.c.line).select_from(beside).where(taken).order_by(ranked.c.line)
+        before = faults.count
+        with connection.execute(clashes, execution_options=STREAM) as lines:
             for line in lines.scalars():
                 faults.add(line, "id: A hero has it already")
-                unwanted = staged.c.line.in_(taken(staged))
-        if unwanted is not None:
-            heroes = heroes.where(~unwanted)
+        if faults.count > before:
+            free = select(*(ranked.c[name] for name in names)).select_from(beside).where(~taken)
+            heroes = free.order_by(ranked.c.line)
     insertion = insert(HERO).from_select(names, heroes)
     count = connection.execute(insertion, execution_options={"preserve_rowcount": True}).rowcount
     if "id" in names:
@@ -406,14 +406,8 @@ def back_up(file: str) -> None:
     """
     if db.engine.dialect.name != "sqlite":
         raise click.ClickException("This is for SQLite. For PostgreSQL use pg_dump --format=custom --file=FILE.")
-    live = str(db.engine.url.database)
-    if os.path.exists(file):
-        if any(os.path.exists(name) and os.path.samefile(name, file) for name in (live, f"{live}-wal", f"{live}-shm")):
-            raise click.ClickException(f"{file}: That is the database itself.")
-        if not os.path.isfile(file):
-            raise click.ClickException(f"{file}: Not a regular file.")
-    if os.path.exists(f"{file}-wal"):
-        raise click.ClickException(f"{file}: A database in use, {file}-wal belongs to it.")
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise click.ClickException(f"{file}: Not a regular file.")
     with told_in_a_line(file), db.engine.connect() as connection:
         # The copy has the state of this moment, whatever is written from here on: a read transaction has begun.
         connection.exec_driver_sql("BEGIN")

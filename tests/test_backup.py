@@ -112,13 +112,15 @@ def test_a_backup_is_one_file_and_its_owners_alone(runner, tmp_path):
 
 @sqlite_only
 @pytest.mark.parametrize("name", ["database.db", "database.db-wal", "database.db-shm", "link.db"])
-def test_a_backup_never_overwrites_the_database(runner, client, tmp_path, name):
+@pytest.mark.parametrize("command", [["backup"], ["export", "--format", "csv"]])
+def test_nothing_overwrites_the_database(runner, client, tmp_path, name, command):
     client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson"})
     (tmp_path / "link.db").symlink_to("database.db")
 
-    result = runner.invoke(args=["heroes", "backup", str(tmp_path / name)])
+    result = runner.invoke(args=["heroes", *command, str(tmp_path / name)])
 
-    assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path / name}: That is the database itself.\n")
+    file = (tmp_path / name).resolve()
+    assert (result.exit_code, result.stderr) == (1, f"Error: {file}: That is the database itself.\n")
     assert rows(tmp_path / "database.db") == [(1, "Deadpond", None, "Dive Wilson")]
 
 

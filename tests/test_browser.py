@@ -49,7 +49,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser) -> Iterator[Page]:
-    """A page; at the end it must have asked nobody but our host, got all it asked for, and have nothing to complain of."""
+    """A page; at the end it must have asked nobody but our host, got all it asked for, and have no complaint."""
     hosts: set[str | None] = set()
     complaints: list[str] = []
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
