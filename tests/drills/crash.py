@@ -17,7 +17,7 @@ from tests.drills.service import Answer, Client, Cluster, Report, databases, kil
 
 CLIENTS = 8
 BETWEEN_KILLS = 0.5  # seconds
-ANSWERS_BETWEEN = 50
+ANSWERS_BETWEEN = 20
 
 # What can be stored of a hero: its name and age, or None where it is gone.
 State = tuple[str, int | None] | None
@@ -152,7 +152,7 @@ def compare(keepers: list[Bookkeeper], rows: dict[int, tuple[str, int | None, st
 def kill_workers(server: Server, keepers: list[Bookkeeper], kills: int) -> None:
     """Kills a random worker every half second, or later, where that is less than it takes until many are answered."""
     for _ in range(kills):
-        before, deadline = acknowledged(keepers), time.monotonic() + 10
+        before, deadline = acknowledged(keepers), time.monotonic() + 5
         time.sleep(BETWEEN_KILLS)
         while time.monotonic() < deadline and (acknowledged(keepers) < before + ANSWERS_BETWEEN or not workers(server)):
             time.sleep(0.05)

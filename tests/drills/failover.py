@@ -57,7 +57,10 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
                     time.sleep(load)
                     kill(primary.pid)
                     standby.control("-w", "promote")
-                    time.sleep(LIMIT + load)
+                    promoted = time.monotonic()
+                    while acknowledged[-1][0] < promoted and time.monotonic() < promoted + LIMIT:
+                        time.sleep(0.05)
+                    time.sleep(load)
                     over.set()
 
                 together(fail_over, *(lambda number=number: write(number) for number in range(CLIENTS)))
