@@ -23,7 +23,7 @@ WHOLE = {
     "worker": ("memory of the worker, MB", "{:.0f}"),
     "total": ("memory of all processes, MB", "{:.0f}"),
 }
-HEROES, REFERENCE, FLOOR = "heroes", "tutorial", "floor"
+HEROES, REFERENCE, FLOOR = "heroes", "tutorial-journal", "floor"
 # How many times less CPU than the reference, and how many times the floor's at most.
 FASTER = {"read": 2.5, "list": 6.0, "create": 4.5, "patch": 4.0, "delete": 4.0}
 ABOVE_FLOOR = {"read": 2.0, "list": 1.7, "create": 2.0, "patch": 2.0, "delete": 2.0}

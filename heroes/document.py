@@ -44,14 +44,18 @@ HTTP_VALIDATION_ERROR = {
     },
 }
 
-# Beyond 200: what any operation may answer, then what one with a body or a hero in its path may.
+# Beyond 200: what any operation may answer, what one on a single hero may, and what follows from a header.
 FAULTS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
 NOT_FOUND = {404: "Hero not found"}
+CONDITIONS = {"If-None-Match": {304: "Not Modified"}, "If-Match": {412: "Hero has changed"}}
 
 
 def reference(name: str) -> dict[str, Any]:
     """The content of a JSON response that has the component `name` for its schema."""
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+CONTENT: dict[int, dict[str, Any]] = {304: {}, 422: reference("HTTPValidationError")}
 
 
 class Blueprint(flask_smorest.Blueprint):
@@ -64,13 +68,16 @@ class Blueprint(flask_smorest.Blueprint):
         path = f"{self.url_prefix}{rule}".replace("<", "{").replace(">", "}")
         [method] = options["methods"]
         responses = FAULTS | (NOT_FOUND if "{" in path else {})
+        for parameter in view_func._apidoc["arguments"]["parameters"]:
+            for field in parameter["schema"].fields.values():
+                responses |= CONDITIONS.get(field.data_key, {})
         view_func._apidoc["manual_doc"] = {
             "operationId": re.sub(r"\W", "_", f"{view_func.__name__}{path}") + f"_{method.lower()}",
             "responses": {200: {"description": "Successful Response", "content": {"application/json": {}}}}
             | {
                 status: {
                     "description": description,
-                    "content": reference("HTTPValidationError" if status == 422 else "Error"),
+                    "content": CONTENT.get(status, reference("Error")),
                 }
                 for status, description in sorted(responses.items())
             },
