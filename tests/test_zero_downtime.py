@@ -93,6 +93,7 @@ def test_recycling_loses_nothing(serve, query):
     assert server.stop() == 0
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_stop_answers_what_has_begun(serve, query, workers):
     server = serve(WEB_CONCURRENCY=workers, GUNICORN_THREADS="4", ACCESS_LOG="off")
