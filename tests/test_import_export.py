@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -344,6 +345,20 @@ def test_a_reader_that_has_enough(database_url, runner, tmp_path):
     assert result.stdout == b"id,name,age\r\n"
     assert b"Traceback" not in result.stderr
     assert b"Exception" not in result.stderr
+
+
+def test_a_named_pipe_whose_reader_leaves(runner, query, tmp_path):
+    """That is no fault to tell, but the rest of the heroes went nowhere."""
+    runner.invoke(args=["heroes", "import", str(many(tmp_path / "heroes.csv", 5_000))])
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: Path(pipe).open("rb").close())
+    reader.start()
+
+    result = runner.invoke(args=["heroes", "export", "--with-secrets", "--format", "ndjson", pipe])
+    reader.join()
+
+    assert (result.exit_code, result.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
