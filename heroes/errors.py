@@ -3,7 +3,7 @@
 from typing import Any
 
 from flask import Flask, Response, current_app, jsonify
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import (
     BadRequest,
@@ -67,7 +67,7 @@ def handle_http_exception(error: HTTPException) -> Response:
 
 
 def handle_database_fault(error: DBAPIError | PoolTimeout) -> Response:
-    """503 for a database that is locked, full, read-only, out of reach, or has no connection left."""
+    """503 for a database that is locked, full, read-only, damaged, out of reach, behind, or has no connection left."""
     current_app.logger.error("database fault: %s", error)
     return handle_http_exception(ServiceUnavailable(retry_after=RETRY_AFTER))
 
@@ -76,9 +76,7 @@ def init_app(app: Flask) -> None:
     """Registers the handlers. What nothing here knows is logged by Flask and becomes a bare 500."""
     handlers: dict[type[Exception], Any] = {
         HTTPException: handle_http_exception,
-        OperationalError: handle_database_fault,
-        InterfaceError: handle_database_fault,
-        InternalError: handle_database_fault,
+        DBAPIError: handle_database_fault,
         PoolTimeout: handle_database_fault,
     }
     for exception, handler in handlers.items():
