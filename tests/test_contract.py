@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -45,7 +46,7 @@ def odd(exchange: Exchange) -> bool:
     return exchange.flow or exchange.race > 1 or not sent.isascii() or b"%" in sent
 
 
-def test_recorded_exchanges_through_gunicorn(serve: Callable[..., object], table: Table) -> None:
+def test_recorded_exchanges_through_gunicorn(serve: Callable[..., Any], table: Table) -> None:
     server = serve()
 
     def send(request: Request) -> Answer:

@@ -31,14 +31,14 @@ def encoded(value: Any) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
-def post(value: Any, types: tuple[str, ...] = JSON, target: str = "/heroes/") -> Request:
+def post(value: Any, type: str | None = JSON, target: str = "/heroes/") -> Request:
     """A POST."""
-    return Request("POST", target, encoded(value), types)
+    return Request("POST", target, encoded(value), type)
 
 
-def patch(value: Any, types: tuple[str, ...] = JSON, target: str = "/heroes/2") -> Request:
+def patch(value: Any, type: str | None = JSON, target: str = "/heroes/2") -> Request:
     """A PATCH."""
-    return Request("PATCH", target, encoded(value), types)
+    return Request("PATCH", target, encoded(value), type)
 
 
 def get(target: str) -> Request:
@@ -198,7 +198,7 @@ PATHS = [
 REDIRECTED = [
     "/heroes", "/heroes?limit=1", "/heroes?limit=x&offset=1", "/heroes?", "/heroes/1/", "/heroes/1/?x=1",
     "/heroes/9/", "/heroes/x/", "/heroes/%201/", "/heroes/1%2F", "/heroes/1.0/", "/heroes/9223372036854775808/",
-    "/heroes/%ff/", "/heroes/a%3Fb/",
+    "/heroes/%ff/", "/heroes/a%3Fb/", "/heroes/1//", "/heroes/1/%2F/",
 ]  # fmt: skip
 QUERIES = [
     "limit", "limit=", "offset", "offset=", "limit=&offset=", "=", "&", "&&limit=1&&", "limit=1&", "?limit=1",

@@ -82,7 +82,6 @@ written = st.builds(
 )
 known = [request.body for topic in corpus.topics() for request in topic.requests if len(request.body) < 10_000]
 known_bodies = st.integers(0, len(known) - 1).map(known.__getitem__)
-bodies = [request.body for topic in corpus.topics() for request in topic.requests if len(request.body) < 10_000]
 bodies = st.one_of(
     written,
     written,
@@ -158,7 +157,7 @@ def damaged_target(target: str, where: list[tuple[float, str, bytes]]) -> str:
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """A request, whole or damaged."""
-    request = draw(structured)
+    request: Request = draw(structured)
     part = draw(st.sampled_from(["none", "none", "none", "body", "target"]))
     if part == "body":
         request = replace(request, body=damaged(request.body, draw(damages)))

@@ -75,7 +75,7 @@ class PostgresTable:
         self.connection = psycopg.connect(url, autocommit=True)
         # What a test resets may be lost with the power.
         self.connection.execute("SET synchronous_commit = off")
-        [self.sequence] = self.connection.execute("SELECT pg_get_serial_sequence('hero', 'id')").fetchone() or [""]
+        [[self.sequence]] = self.connection.execute("SELECT pg_get_serial_sequence('hero', 'id')").fetchall()
 
     def close(self) -> None:
         """Closes the connection."""
@@ -83,7 +83,7 @@ class PostgresTable:
 
     def rows(self) -> list[Row]:
         """All heroes."""
-        return self.connection.execute(READ).fetchall()  # type: ignore[return-value]
+        return self.connection.execute(READ).fetchall()
 
     def reset(self, rows: Sequence[Row]) -> None:
         """Deletes what else there is and sets the sequence back; nothing where that is so already."""

@@ -127,9 +127,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(
-    command: Sequence[str | Path], environment: Mapping[str, str], port: int, log: Path
-) -> Iterator[Connection]:
+def running(command: Sequence[str], environment: Mapping[str, str], port: int, log: Path) -> Iterator[Connection]:
     """Runs a server in the project's root for as long as the block lasts: a connection to it.
 
     Raises RuntimeError with its log where it doesn't listen within half a minute.
@@ -165,7 +163,8 @@ def _listens(port: int) -> bool:
 def oracle(database: Path) -> Iterator[Connection]:
     """Runs the oracle on a SQLite file, which it makes where it is missing: a connection to it."""
     port = free_port()
-    command = [ORACLE, "--app-dir", "tests/contract", "--port", str(port), "--log-level", "critical", "oracle:app"]
+    options = f"--app-dir tests/contract --port {port} --log-level critical"
+    command = [str(ORACLE), *options.split(), "oracle:app"]
     with running(command, {"SEED_DB": str(database)}, port, database.with_suffix(".log")) as connection:
         yield connection
 
