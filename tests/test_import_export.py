@@ -347,6 +347,19 @@ def test_a_reader_that_has_enough(database_url, runner, tmp_path):
     assert b"Exception" not in result.stderr
 
 
+def test_a_named_pipe(runner, query, tmp_path):
+    pipe = tmp_path / "pipe.ndjson"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text('{"name": "A", "secret_name": "a"}'))
+    writer.start()
+
+    result = runner.invoke(args=["heroes", "import", str(pipe)])
+    writer.join()
+
+    assert (result.exit_code, result.stderr) == (0, "1 heroes imported\n")
+    assert query("SELECT name FROM hero") == [("A",)]
+
+
 def test_a_named_pipe_whose_reader_leaves(runner, query, tmp_path):
     """That is no fault to tell, but the rest of the heroes went nowhere."""
     runner.invoke(args=["heroes", "import", str(many(tmp_path / "heroes.csv", 5_000))])
