@@ -15,7 +15,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from hypothesis import HealthCheck, Phase, Verbosity, assume, given, seed, settings
 from hypothesis import strategies as st
@@ -29,8 +29,9 @@ from .wire import JSON, Connection, Request, heroes, oracle
 
 TARGET_BYTES = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "#")
 TYPE_BYTES = TARGET_BYTES + "# \t\x80\xa0\xe9\xff"
-# What heroes has and the oracle has not: its front page.
+# What heroes has and the oracle has not: a front page, filters and an order. Damage may hit upon them.
 OWN_PATHS = {"/"}
+OWN_KEYS = {"after", "name", "age", "min_age", "max_age", "sort"}
 MAX_TARGET = 4000  # bytes: beyond it servers have limits of their own
 
 numerals = st.text(st.sampled_from("0001_.+-  \t29e\x1c\xa0\u2003\u3000٣"), max_size=14)
@@ -163,7 +164,9 @@ def requests(draw: st.DrawFn) -> Request:
         request = replace(request, body=damaged(request.body, draw(damages)))
     elif part == "target":
         request = replace(request, target=damaged_target(request.target, draw(damages)))
-    assume(path_of(request.target) not in OWN_PATHS and len(request.target) <= MAX_TARGET)
+    path, query = path_of(request.target), request.target.partition("?")[2]
+    assume(path not in OWN_PATHS and not OWN_KEYS & dict(parse_qsl(query, keep_blank_values=True)).keys())
+    assume(len(request.target) <= MAX_TARGET)
     return request
 
 
