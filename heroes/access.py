@@ -31,13 +31,13 @@ SECURITY_HEADERS = [
 ]
 HEADERS = [*SECURITY_HEADERS, ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")]
 PAGES = {"docs", "redoc"}
-# Swagger UI styles its elements in place. ReDoc does too, and searches in a worker that it makes from a blob.
+# Swagger UI and ReDoc style their elements in place.
 PAGE_HEADERS = [
     *SECURITY_HEADERS,
     (
         "Content-Security-Policy",
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-        " font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none';"
+        " font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
         " frame-ancestors 'none'",
     ),
 ]

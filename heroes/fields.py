@@ -63,6 +63,8 @@ def parse_int(text: str) -> int:
 
     Raises ValidationError: `string_unicode`, `int_parsing_size` or `int_parsing`.
     """
+    if len(text) < 19 and text.isascii() and text.isdecimal():
+        return int(text)
     check_unicode(text)
     if match := INTEGER.fullmatch(text.strip(WHITE_SPACE)):
         sign, digits, late_sign, late_digits = match.groups()

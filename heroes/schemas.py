@@ -10,6 +10,8 @@ from heroes.fields import Int, OneOf, Scalar, Str, fault
 NAME_LENGTH = 500
 KEY_LENGTH = 255
 MAX_LIMIT = 100
+# What the document's pages fill in where one tries it out.
+NAME, AGE, SECRET_NAME = {"examples": ["Deadpond"]}, {"examples": [48]}, {"examples": ["Dive Wilson"]}
 SORTS = ("id", "-id", "name", "-name", "age", "-age")
 
 
@@ -59,29 +61,29 @@ class Model(Schema):
 class HeroBase(Model):
     """What every form of a hero has, in the order in which faults are reported."""
 
-    name = Str(required=True, max_length=NAME_LENGTH)
-    age = Int(allow_none=True, load_default=None)
+    name = Str(required=True, max_length=NAME_LENGTH, metadata=NAME)
+    age = Int(allow_none=True, load_default=None, metadata=AGE)
 
 
 class HeroPublic(HeroBase):
     """A hero as anyone may see it: the only definition of what is public."""
 
-    name = Str(required=True)
-    id = Int(required=True)
+    name = Str(required=True, metadata=NAME)
+    id = Int(required=True, metadata={"examples": [1]})
 
 
 class HeroCreate(HeroBase):
     """A new hero."""
 
-    secret_name = Str(required=True, max_length=NAME_LENGTH)
+    secret_name = Str(required=True, max_length=NAME_LENGTH, metadata=SECRET_NAME)
 
 
 class HeroUpdate(HeroBase):
     """Changes to a hero: an absent key keeps its value."""
 
-    name = Str(max_length=NAME_LENGTH)
-    age = Int(allow_none=True)
-    secret_name = Str(max_length=NAME_LENGTH)
+    name = Str(max_length=NAME_LENGTH, metadata=NAME)
+    age = Int(allow_none=True, metadata=AGE)
+    secret_name = Str(max_length=NAME_LENGTH, metadata=SECRET_NAME)
 
 
 class HeroPath(Model):
