@@ -26,6 +26,8 @@ def number(name: str, default: int, lowest: int = 1) -> int:
 
 def write_error(sock, status_int, reason, mesg):
     """Writes what gunicorn itself refuses in the API's envelope; the reason is in the log."""
+    if status_int == 501:  # an unknown Transfer-Encoding: the client's fault, not ours
+        status_int, reason = 400, "Bad Request"
     body = json.dumps({"detail": reason})
     head = f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     gunicorn.util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin-1"))

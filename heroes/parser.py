@@ -1,14 +1,16 @@
 """From request to schema: the webargs parser, reading bodies and queries as the tutorial does."""
 
 import json
+import re
 from collections.abc import Mapping
 from email.message import Message
 from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 import flask
 from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 from werkzeug.utils import cached_property
 
 from heroes.errors import BodyUnreadable, HeroNotFound, Unprocessable, json_invalid, located
@@ -18,6 +20,8 @@ from heroes.schemas import HeroPath
 HERO_PATH = HeroPath()
 # webargs' word for a part of the request -> the tutorial's.
 PLACES = {"json": "body", "headers": "header"}
+# What may be in a Host: RFC 9110, 7.2, which takes it from RFC 3986, 3.2.2.
+HOST = re.compile(r"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
 OUT_OF_RANGE = ("less_than_equal", "greater_than_equal")
 
 
@@ -29,6 +33,12 @@ class Request(flask.Request):
         # Werkzeug would take "get" for GET; methods are case-sensitive (RFC 9110, 9.1), so that is one nobody knows.
         if not environ["REQUEST_METHOD"].isupper():
             environ["REQUEST_METHOD"] = f"UNKNOWN-{environ['REQUEST_METHOD']}"
+        if "#" in environ.get("RAW_URI", ""):
+            # No part of a request's target (RFC 9112, 3.2), where gunicorn cuts it off; the tutorial's server reads on.
+            path, _, environ["QUERY_STRING"] = environ["RAW_URI"].partition("?")
+            environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")
+        if environ["PATH_INFO"].endswith("///"):
+            environ["PATH_INFO"] = environ["PATH_INFO"].rstrip("/") + "//"
         super().__init__(environ, *args, **kwargs)
 
     @cached_property
@@ -55,12 +65,16 @@ class Request(flask.Request):
 
 
 def refuse_early() -> None:
-    """Before each request: its body is read, also where no view asks for it, and a path with two slashes in a
-    row is unknown, which Werkzeug would read as one. Raises as Request.body does, and NotFound."""
+    """Before each request: its body is read, also where no view asks for it, and its Host must be one. Two slashes in a
+    row, which Werkzeug reads as one, make a path unknown, except that behind an id any number of them does no harm.
+    Raises as Request.body does, BadRequest and NotFound."""
     request = flask.request
     assert isinstance(request, Request)
     _ = request.body
-    if "//" in request.environ["PATH_INFO"]:
+    if not HOST.fullmatch(request.environ.get("HTTP_HOST", "")):
+        raise BadRequest
+    path = request.environ["PATH_INFO"]
+    if "//" in path and ("//" in path.rstrip("/") or not request.view_args):
         raise NotFound
 
 
