@@ -37,8 +37,9 @@ class Request(flask.Request):
             # No part of a request's target (RFC 9112, 3.2), where gunicorn cuts it off; the tutorial's server reads on.
             path, _, environ["QUERY_STRING"] = environ["RAW_URI"].partition("?")
             environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")
-        if environ["PATH_INFO"].endswith("///"):
-            environ["PATH_INFO"] = environ["PATH_INFO"].rstrip("/") + "//"
+        if environ["PATH_INFO"].endswith("//") and (path := environ["PATH_INFO"].rstrip("/")).count("/") > 1:
+            # Slashes behind an id do no harm, however many; behind a list two make another path.
+            environ["PATH_INFO"] = path
         super().__init__(environ, *args, **kwargs)
 
     @cached_property
@@ -65,16 +66,14 @@ class Request(flask.Request):
 
 
 def refuse_early() -> None:
-    """Before each request: its body is read, also where no view asks for it, and its Host must be one. Two slashes in a
-    row, which Werkzeug reads as one, make a path unknown, except that behind an id any number of them does no harm.
-    Raises as Request.body does, BadRequest and NotFound."""
+    """Before each request: its body is read, also where no view asks for it, and its Host must be one. A path with two
+    slashes in a row, which Werkzeug reads as one, is unknown. Raises as Request.body does, BadRequest and NotFound."""
     request = flask.request
     assert isinstance(request, Request)
     _ = request.body
     if not HOST.fullmatch(request.environ.get("HTTP_HOST", "")):
         raise BadRequest
-    path = request.environ["PATH_INFO"]
-    if "//" in path and ("//" in path.rstrip("/") or not request.view_args):
+    if "//" in request.environ["PATH_INFO"]:
         raise NotFound
 
 
