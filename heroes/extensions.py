@@ -7,6 +7,7 @@ import orjson
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase
+from werkzeug.datastructures import Headers
 
 
 class Model(DeclarativeBase):
@@ -15,6 +16,14 @@ class Model(DeclarativeBase):
 
 db = SQLAlchemy(model_class=Model, disable_autonaming=True)
 migrate = Migrate(db=db)
+
+
+class JSONResponse(flask.Response):
+    """A response whose headers are complete: it has its length, and no Location that Werkzeug would have to mend."""
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        """The headers as they are."""
+        return self.headers
 
 
 class JSONProvider(flask.json.provider.JSONProvider):
@@ -30,4 +39,4 @@ class JSONProvider(flask.json.provider.JSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> flask.Response:
         """A response with the one argument as its JSON body."""
-        return flask.Response(orjson.dumps(*args), content_type="application/json")
+        return JSONResponse(orjson.dumps(*args), content_type="application/json")

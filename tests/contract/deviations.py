@@ -158,11 +158,12 @@ def certain_fault(method: str, loc: Loc, value: Any) -> Fault | None:
 
 
 def magnitude(value: Any) -> int:
-    """The integer that a value stands for, given that the oracle reads it as one."""
+    """The integer that a value stands for, given that the oracle reads it as one; 2**64 for any with over 19 digits."""
     if not isinstance(value, str):
         return int(value) if isinstance(value, int | float) else 0
     whole = value.partition(".")[0]
-    number = int(re.sub("[^0-9]", "", whole).lstrip("0") or "0")
+    digits = re.sub("[^0-9]", "", whole).lstrip("0")
+    number = int(digits or "0") if len(digits) < 20 else 2**64
     return -number if "-" in whole else number
 
 
