@@ -91,8 +91,9 @@ def test_loading_costs_few_calls(schema: Any, data: Any, bound: int) -> None:
     assert calls(lambda: schema.load(data)) <= bound
 
 
-# Calls of one request through the whole app, measured and half again: a slow-down by half is noticed.
-BOUNDS = {"read": 900, "page": 1400, "create": 1300, "patch": 1300}
+# Calls of one request through the whole app, its log line included: four tenths above what they are, so that a
+# slow-down by half is noticed.
+BOUNDS = {"read": 1340, "page": 1360, "create": 1630, "patch": 1570}
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
