@@ -60,6 +60,7 @@ def client_of():
             app = create_app({"SQLALCHEMY_DATABASE_URI": url})
             stack.enter_context(app.app_context())
             stack.callback(db.engine.dispose)
+            stack.callback(db.session.remove)
             return app.test_client()
 
         yield start
