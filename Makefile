@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TESTS := test,metrics,redoc
 INSTALL = python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint record parity drill bulk soak bench screenshots lowest dist clean
+.PHONY: run test lint record parity drill bulk soak bench screenshots lowest audit dist clean
 
 run: $(VENV)/run  ## the service on http://127.0.0.1:8000
 	@echo "heroes: http://127.0.0.1:$${PORT:-8000}/docs"
@@ -45,13 +45,16 @@ screenshots: $(VENV)/test  ## the picture in the README
 lowest: .venv-lowest/done  ## the tests with the lowest versions that setup.cfg allows
 	.venv-lowest/bin/python -m pytest
 
+audit: $(VENV)/dev  ## known vulnerabilities of what is installed
+	$(BIN)/pip-audit --local --skip-editable
+
 dist: $(VENV)/dev  ## the sdist and the wheel
 	$(BIN)/python -m build
 
 clean:
 	rm -rf $(VENV) .venv-* build dist *.egg-info
 
-$(VENV)/pyvenv.cfg .venv-oracle/pyvenv.cfg .venv-bench/pyvenv.cfg .venv-lowest/pyvenv.cfg:
+%/pyvenv.cfg:
 	$(PYTHON) -m venv $(@D)
 
 $(VENV)/run: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml

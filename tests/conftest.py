@@ -17,7 +17,7 @@ import urllib.request
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,6 +181,12 @@ class Server:
             return False
         return True
 
+    def kill(self) -> None:
+        """Ends it and its workers at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
     def stop(self) -> int:
         """Asks it to stop as systemd does: the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -205,12 +211,13 @@ def start_server(database_url: str, folder: Path, **environment: str) -> Server:
             env=os.environ | defaults | environment,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     server = Server(process, "127.0.0.1", port, log, database_url)
     deadline = time.monotonic() + 30
     while not server.answers():
         if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
+            server.kill()
             raise RuntimeError(f"gunicorn did not start:\n{log.read_text()}")
         time.sleep(0.05)
     return server
@@ -227,5 +234,4 @@ def serve(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
-        server.process.kill()
-        server.process.wait()
+        server.kill()
