@@ -1,9 +1,11 @@
 """What the README says is so: its commands, its tables, its example."""
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 from conftest import ROOT, Server
@@ -27,6 +29,28 @@ def settings_table() -> str:
         for field in Settings().fields.values()
     ]
     return "\n".join(["| setting | default | what it is |", "|---|---|---|", *rows])
+
+
+def ratios_table() -> str:
+    """The table that the README must have: CPU per request in times of heroes', from the last `make bench`."""
+    results = json.loads((ROOT / "docs/benchmarks/results.json").read_text())
+    cpu = {
+        server: [median(figures["cpu"]) for figures in result["operations"].values()]
+        for server, result in results["sqlite"].items()
+    }
+    rows = [
+        f"| {results['titles'].get(server, server)} | "
+        + " | ".join(f"{theirs / ours:.1f}×" for theirs, ours in zip(values, cpu["heroes"], strict=True))
+        + " |"
+        for server, values in cpu.items()
+        if server != "heroes"
+    ]
+    heads = "| CPU per request | read one | list of 100 | create | patch | delete |\n|---|---:|---:|---:|---:|---:|"
+    return "\n".join([heads, *rows])
+
+
+def test_the_ratios_are_those_of_the_last_benchmark() -> None:
+    assert ratios_table() in README
 
 
 def test_the_settings_are_the_codes() -> None:
