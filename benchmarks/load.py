@@ -23,7 +23,17 @@ SYNCED_CREATES = 20
 
 def wrk(port: int, seconds: int, operation: str, first: int | str, count: int, cores: list[int]) -> dict[str, Any]:
     """What load.lua reports: requests, errors, and latencies in microseconds."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "-s", str(SCRIPT), f"http://127.0.0.1:{port}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{CONNECTIONS}",
+        f"-d{seconds}s",
+        "--timeout",
+        "30s",
+        "-s",
+        str(SCRIPT),
+        f"http://127.0.0.1:{port}",
+    ]
     done = subprocess.run(
         [*pinned(cores), *command, "--", operation, str(first), str(count)],
         capture_output=True,

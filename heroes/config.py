@@ -92,7 +92,9 @@ class Settings(Schema):
     METRICS = setting(fields.Boolean, "METRICS", False, "`1` serves /metrics for Prometheus (extra `metrics`)")
 
     # The rest is read by gunicorn.conf.py, which says why it can't read it from here.
-    BIND = setting(fields.String, "BIND", None, "address to listen on, e.g. `0.0.0.0:8000` or `unix:/run/heroes.sock`; `127.0.0.1:PORT`")
+    BIND = setting(
+        fields.String, "BIND", None, "address to listen on, e.g. `0.0.0.0:8000` or `unix:/run/heroes.sock`; before PORT"
+    )
     PORT = number("PORT", 8000, 0, "port to listen on, on loopback")
     WEB_CONCURRENCY = number("WEB_CONCURRENCY", None, 1, "worker processes; twice the cores and one more, at most 9")
     GUNICORN_THREADS = number("GUNICORN_THREADS", 4, 1, "threads of a worker, and connections of its pool")
