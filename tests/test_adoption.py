@@ -1,0 +1,40 @@
+"""A database goes from the tutorial app to heroes and back, with every row."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.wire import ORACLE, Connection, Request, heroes, oracle
+
+HERO = b'{"name": "%s", "age": 30, "secret_name": "s"}'
+
+
+def ask(connection: Connection, method: str, path: str, body: bytes = b"") -> Any:
+    answer = connection.send(Request(method, path, body, "application/json" if body else None))
+    assert answer.status == 200, answer
+    return answer.json
+
+
+@pytest.mark.skipif(
+    not ORACLE.exists() and "CI" not in os.environ, reason="needs the oracle's environment: make .venv-oracle"
+)
+def test_there_and_back(tmp_path: Path) -> None:
+    database = tmp_path / "database.db"
+    with oracle(database) as tutorial:
+        ask(tutorial, "POST", "/heroes/", HERO % b"One")
+        ask(tutorial, "POST", "/heroes/", HERO % b"Two")
+    with heroes(database) as ours:
+        assert [hero["name"] for hero in ask(ours, "GET", "/heroes/")] == ["One", "Two"]
+        ask(ours, "PATCH", "/heroes/1", json.dumps({"age": None}).encode())
+        ask(ours, "POST", "/heroes/", HERO % b"Three")
+    with oracle(database) as tutorial:
+        ask(tutorial, "POST", "/heroes/", HERO % b"Four")
+        ask(tutorial, "DELETE", "/heroes/2")
+        found = ask(tutorial, "GET", "/heroes/")
+    with heroes(database) as ours:
+        assert ask(ours, "GET", "/heroes/") == found
+
+    assert [(hero["name"], hero["age"]) for hero in found] == [("One", None), ("Three", 30), ("Four", 30)]
