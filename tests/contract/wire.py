@@ -163,7 +163,7 @@ def _listens(port: int) -> bool:
 def oracle(database: Path) -> Iterator[Connection]:
     """Runs the oracle on a SQLite file, which it makes where it is missing: a connection to it."""
     port = free_port()
-    options = f"--app-dir tests/contract --port {port} --log-level critical"
+    options = f"--app-dir tests/contract --port {port} --log-level critical --http h11"
     command = [str(ORACLE), *options.split(), "oracle:app"]
     with running(command, {"SEED_DB": str(database)}, port, database.with_suffix(".log")) as connection:
         yield connection
