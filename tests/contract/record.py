@@ -20,6 +20,8 @@ from .wire import JSON, Answer, Connection, Request, oracle
 
 EXCHANGES = Path(__file__).with_name("exchanges.jsonl")
 
+DOCUMENT = EXCHANGES.with_name("openapi.json")
+
 
 def packed(body: bytes) -> Any:
     """A body as JSON can hold it: a text (bytes that are no UTF-8 as lone surrogates), or, where a byte is repeated
@@ -110,11 +112,13 @@ def exchanges(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Writes the file and prints what is in it."""
+    """Writes the exchanges and the oracle's API document, and prints what is in them."""
     with tempfile.TemporaryDirectory() as folder, oracle(Path(folder, "oracle.db")) as connection:
         table = SQLiteTable(Path(folder, "oracle.db"))
         lines = list(exchanges(connection, table))
+        document = connection.send(Request("GET", "/openapi.json")).json
         table.close()
+    DOCUMENT.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     EXCHANGES.write_text("".join(json.dumps(line) + "\n" for line in lines))
     counts = Counter(number for line in lines for number in line.get("deviation", []))
     marks = ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
