@@ -68,7 +68,7 @@ class Blueprint(flask_smorest.Blueprint):
         path = f"{self.url_prefix}{rule}".replace("<", "{").replace(">", "}")
         [method] = options["methods"]
         responses = FAULTS | (NOT_FOUND if "{" in path else {})
-        for parameter in view_func._apidoc["arguments"]["parameters"]:
+        for parameter in view_func._apidoc.get("arguments", {}).get("parameters", []):
             for field in parameter["schema"].fields.values():
                 responses |= CONDITIONS.get(field.data_key, {})
         view_func._apidoc["manual_doc"] = {

@@ -15,6 +15,7 @@ from werkzeug.exceptions import (
 )
 
 from heroes.fields import Fault, fault
+from heroes.schemas import HeroPath
 
 RETRY_AFTER = 1  # second: a lock or a failover is over by then, or the client asks again
 
@@ -30,7 +31,7 @@ class Unprocessable(UnprocessableEntity):
 class HeroNotFound(NotFound):
     """404 in the tutorial's words."""
 
-    detail = "Hero not found"
+    detail = HeroPath.not_found
 
 
 class HeroChanged(PreconditionFailed):

@@ -13,11 +13,9 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 from werkzeug.utils import cached_property
 
-from heroes.errors import BodyUnreadable, HeroNotFound, Unprocessable, json_invalid, located
+from heroes.errors import BodyUnreadable, Unprocessable, json_invalid, located
 from heroes.fields import Fault, fault
-from heroes.schemas import HeroPath
 
-HERO_PATH = HeroPath()
 # webargs' word for a part of the request -> the tutorial's.
 PLACES = {"json": "body", "headers": "header"}
 # What may be in a Host: RFC 9110, 7.2, which takes it from RFC 3986, 3.2.2.
@@ -135,15 +133,30 @@ class Parser(FlaskParser):
         return {key: value for key in keys if key and (value := req.headers.get(key)) is not None}
 
     def handle_error(self, error: ValidationError, req: flask.Request, schema: Schema, **kwargs: Any) -> NoReturn:
-        """Raises Unprocessable, the path's faults first; HeroNotFound where an id is merely out of range."""
+        """Raises Unprocessable, the path's faults first; NotFound where an id is merely out of range."""
         [(location, messages)] = error.messages_dict.items()
+        path = path_schema(req)
         faults = []
-        if req.view_args:
+        if path is not None:
             try:
-                HERO_PATH.load(req.view_args)
+                path.load(req.view_args or {})
             except ValidationError as path_error:
                 faults = located_faults("path", path_error.messages_dict)
         faults = [fault for fault in faults if fault["type"] not in OUT_OF_RANGE]
         if location != "path":
             faults += located_faults(location, messages)
-        raise Unprocessable(faults) if faults else HeroNotFound
+        raise Unprocessable(faults) if faults else not_found(path)
+
+
+def path_schema(request: flask.Request) -> Schema | None:
+    """The schema by which the request's view takes its path, if it takes any."""
+    view = flask.current_app.view_functions[request.endpoint or ""]
+    parameters = vars(view)["_apidoc"]["arguments"]["parameters"]
+    return next((parameter["schema"] for parameter in parameters if parameter["in"] == "path"), None)
+
+
+def not_found(path: Schema | None) -> NotFound:
+    """404 in the words of the path's schema."""
+    error = NotFound()
+    error.detail = getattr(path, "not_found", None)  # type: ignore[attr-defined]
+    return error

@@ -89,6 +89,8 @@ class HeroUpdate(HeroBase):
 class HeroPath(Model):
     """The path of one hero. An id out of range is no fault: there is just no such hero."""
 
+    not_found = "Hero not found"
+
     hero_id = Int(required=True)
 
 
