@@ -12,6 +12,7 @@ import tempfile
 from importlib.util import find_spec
 
 import gunicorn.glogging
+import gunicorn.http.wsgi
 import gunicorn.util
 from pythonjsonlogger.orjson import OrjsonFormatter
 
@@ -35,6 +36,42 @@ def write_error(sock, status_int, reason, mesg):
 
 gunicorn.util.write_error = write_error
 
+
+class Response(gunicorn.http.wsgi.Response):
+    """gunicorn's answer with its head and the first piece of its body in one write: it would write the head on its own,
+    and of a worker that is killed in between a proxy has half an answer, too late to ask another."""
+
+    head = b""
+
+    def send_headers(self):
+        """Keeps the head until there is something to go with it."""
+        if not self.headers_sent:
+            sock, self.sock = self.sock, self
+            super().send_headers()
+            self.sock = sock
+
+    def sendall(self, head):
+        """Takes the head in place of the socket."""
+        self.head = head
+
+    def _emit_body(self, data):
+        head, self.head = self.head, b""
+        if self.chunked and head:
+            gunicorn.util.write(self.sock, head)
+            head = b""
+        gunicorn.util.write(self.sock, head + data, self.chunked)
+
+    def close(self):
+        """Sends what has no body."""
+        self.send_headers()
+        if self.head:
+            gunicorn.util.write(self.sock, self.head)
+            self.head = b""
+        super().close()
+
+
+gunicorn.http.wsgi.Response = Response
+
 # Loopback: the API is open to whoever reaches it. A platform that routes to a port wants BIND=0.0.0.0:$PORT.
 bind = os.environ.get("BIND") or f"127.0.0.1:{number('PORT', 8000)}"
 worker_class = "gthread"
@@ -49,6 +86,7 @@ graceful_timeout = 30  # seconds for the requests in flight when a worker stops
 # The installable C parser lets a bare LF end a line: two servers could then read one request differently.
 http_parser = "python"
 control_socket_disable = True
+sendfile = False  # it would pass by the kept head
 # A text of 4,300 digits, the longest that is read as an integer, fits in a query.
 limit_request_line = 8190  # bytes
 # An unknown method is answered by the app, with those that it has.
