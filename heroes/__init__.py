@@ -26,7 +26,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.from_mapping(settings.from_environment(os.environ))
     app.config.from_mapping(config)
     app.request_class = Request
-    # Every view is a plain function; asking each time costs as much as parsing a path.
+    # Every view is a plain function: there is nothing to ask each time.
     app.ensure_sync = lambda view: view  # type: ignore[method-assign, assignment]
     app.json = JSONProvider(app)
     app.url_map.strict_slashes = False

@@ -94,7 +94,7 @@ def located_faults(location: str, messages: Any) -> list[Fault]:
 
 
 def current() -> Request:
-    """The request itself: each look through Flask's proxy costs as much as a look into a dictionary ten times."""
+    """The request itself: Flask's proxy would look for it again at each attribute."""
     request: Request = flask.request._get_current_object()  # type: ignore[attr-defined]
     return request
 
