@@ -19,20 +19,12 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     from heroes import access, cli, database, document, errors, health, logs, metrics, views
     from heroes import config as settings
-    from heroes.extensions import JSONProvider
-    from heroes.parser import Request, refuse_early
+    from heroes.http import Service
 
-    app = Flask(__name__)
+    app = Service(__name__)
     app.config.from_mapping(settings.from_environment(os.environ))
     app.config.from_mapping(config)
-    app.request_class = Request
-    # Every view is a plain function: there is nothing to ask each time.
-    app.ensure_sync = lambda view: view  # type: ignore[method-assign, assignment]
-    app.json = JSONProvider(app)
-    app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
     logs.init_app(app)
-    app.before_request(refuse_early)
     database.init_app(app)
     metrics.init_app(app)
     errors.init_app(app)

@@ -22,7 +22,7 @@ from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, func, in
 from sqlalchemy.exc import DBAPIError
 
 from heroes.config import MAX_BODY
-from heroes.database import turn
+from heroes.database import BEGIN, turn
 from heroes.extensions import db
 from heroes.fields import Int, fault
 from heroes.models import Hero
@@ -83,6 +83,14 @@ def told_in_a_line(file: str) -> Iterator[None]:
     except (DBAPIError, dbapi.Error) as error:
         # The first line: what PostgreSQL says in those that follow may quote the row.
         raise click.ClickException(f"database: {getattr(error, 'orig', error)}".partition("\n")[0]) from error
+
+
+@contextmanager
+def begun() -> Iterator[Connection]:
+    """A connection in a transaction, which sees the state of one moment and ends undone, unless it is committed."""
+    with db.engine.connect() as connection:
+        connection.execute(BEGIN)
+        yield connection
 
 
 def progress(length: int | None) -> Any:
@@ -258,7 +266,7 @@ def stage_postgresql(connection: Connection, staged: Table, rows: Iterator[Value
 # transaction, and what keeps ids that were imported from being given out again.
 TEMPORARY = {"sqlite": "temp", "postgresql": "pg_temp"}
 STAGE = {"sqlite": stage_sqlite, "postgresql": stage_postgresql}
-BEGIN = {
+PREPARE = {
     # 16 MB of cache hold most of the indexes; with the default of 2 MB a million rows take half as long again.
     "sqlite": ["PRAGMA cache_size = -16000"],
     "postgresql": ["SET LOCAL statement_timeout = 0"],
@@ -327,7 +335,7 @@ def import_heroes(file: str, form: str | None, skip_errors: bool) -> None:
         told_in_a_line(file),
         click.open_file(file, "rb") as stream,
         progress(size(stream)) as bar,
-        db.engine.connect() as connection,
+        begun() as connection,
     ):
         rows = read(read_lines(stream, faults, bar.update), faults)
         first = next(rows, None)
@@ -336,7 +344,7 @@ def import_heroes(file: str, form: str | None, skip_errors: bool) -> None:
         dialect = connection.dialect.name
         columns = [Column("line", BigInteger, primary_key=True)] + [Column(name, HERO.c[name].type) for name in names]
         staged = Table("heroes_import", MetaData(), *columns, schema=TEMPORARY[dialect])
-        for statement in (*BEGIN[dialect], f"DROP TABLE IF EXISTS {staged.fullname}"):
+        for statement in (*PREPARE[dialect], f"DROP TABLE IF EXISTS {staged.fullname}"):
             connection.exec_driver_sql(statement)
         staged.create(connection)
         STAGE[dialect](connection, staged, validated(chain([first] if first else [], rows), schema, faults))
@@ -379,7 +387,7 @@ def export_heroes(file: str, form: str | None, with_secrets: bool) -> None:
     # Counting a large table would take long; its last id, by which the bar goes, is at hand.
     with (
         told_in_a_line(file),
-        db.engine.connect() as connection,
+        begun() as connection,
         output(file) as stream,
         progress(connection.execute(last_id).scalar()) as bar,
         connection.execute(select(*columns).order_by(HERO.c.id), execution_options=STREAM) as heroes,
@@ -408,9 +416,7 @@ def back_up(file: str) -> None:
         raise click.ClickException("This is for SQLite. For PostgreSQL use pg_dump --format=custom --file=FILE.")
     if os.path.exists(file) and not os.path.isfile(file):
         raise click.ClickException(f"{file}: Not a regular file.")
-    with told_in_a_line(file), db.engine.connect() as connection:
-        # The copy has the state of this moment, whatever is written from here on: a read transaction has begun.
-        connection.exec_driver_sql("BEGIN")
+    with told_in_a_line(file), begun() as connection:
         pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         source: Any = connection.connection.driver_connection
         with progress(pages) as bar, written(file) as temporary, closing(sqlite3.connect(temporary)) as target:

@@ -16,13 +16,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask, current_app
 from flask_migrate import upgrade
-from sqlalchemy import URL, Connection, ExceptionContext, Executable, Row, event, make_url
+from sqlalchemy import URL, Connection, CursorResult, ExceptionContext, Executable, Row, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
 
+BEGIN = text("BEGIN")
 MIGRATIONS = Path(__file__).parent / "migrations"
 READ_ONLY = "25006"  # PostgreSQL's code for a write on a standby or on a server that was made read-only
 # The first release without the WAL-reset bug, of the lines that it was fixed in and of all others
@@ -31,12 +32,29 @@ FIXED_SQLITE = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
 FIXED_SQLITE_SINCE = (3, 51, 3)
 
 
-def execute(statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
-    """Runs one writing statement in one transaction, committed when this returns: the row it RETURNs, or None."""
+def execute(statement: Executable, values: Mapping[str, Any]) -> CursorResult[Any]:
+    """Runs one statement on the connection of the request's session: outside `transaction` it is one of its own, done,
+    and on the disk, when its rows are read."""
+    return db.session.connection().execute(statement, values)
+
+
+def write(statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
+    """Runs one writing statement in its turn, committed when this returns: the row it RETURNs, or None."""
     with turn():
-        row = db.session.execute(statement, values).one_or_none()
+        return execute(statement, values).one_or_none()
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """Makes one transaction of several statements, the first of which writes; what is raised undoes it."""
+    with turn():
+        db.session.execute(BEGIN)
+        try:
+            yield
+        except BaseException:
+            db.session.rollback()
+            raise
         db.session.commit()
-    return row
 
 
 @contextmanager
@@ -126,8 +144,9 @@ def engine_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[str
     except Exception:
         # The driver's own words would show the password.
         raise ConfigError("DATABASE_URL: Not a valid URL.") from None
-    # No parameters in the messages of errors: one of them is the secret.
-    return url, options | {"hide_parameters": True}
+    # Each statement is a transaction of its own, without a BEGIN and a COMMIT to be sent around it. No parameters in
+    # the messages of errors: one of them is the secret.
+    return url, options | {"isolation_level": "AUTOCOMMIT", "hide_parameters": True}
 
 
 def prepare_connection(connection: sqlite3.Connection, _: object) -> None:

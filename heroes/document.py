@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response
 
 from heroes.config import VERSION
 from heroes.fields import Int, OneOf, Str
-from heroes.parser import Parser
+from heroes.http import operation
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -59,19 +59,20 @@ CONTENT: dict[int, dict[str, Any]] = {304: {}, 422: reference("HTTPValidationErr
 
 
 class Blueprint(flask_smorest.Blueprint):
-    """A blueprint whose operations are parsed, named and documented as FastAPI does it."""
-
-    ARGUMENTS_PARSER = Parser()
+    """A blueprint whose operations are named and documented as FastAPI does it. Its decorators say what goes in and
+    out; `operation` does it."""
 
     def add_url_rule(self, rule: str, endpoint: Any = None, view_func: Any = None, **options: Any) -> None:
         """Registers a view, with FastAPI's operationId: name, path and method, whatever is no word in it a "_"."""
         path = f"{self.url_prefix}{rule}".replace("<", "{").replace(">", "}")
         [method] = options["methods"]
+        documentation = view_func._apidoc
+        parameters = documentation["arguments"]["parameters"]
         responses = FAULTS | (NOT_FOUND if "{" in path else {})
-        for parameter in view_func._apidoc.get("arguments", {}).get("parameters", []):
+        for parameter in parameters:
             for field in parameter["schema"].fields.values():
                 responses |= CONDITIONS.get(field.data_key, {})
-        view_func._apidoc["manual_doc"] = {
+        documentation["manual_doc"] = {
             "operationId": re.sub(r"\W", "_", f"{view_func.__name__}{path}") + f"_{method.lower()}",
             "responses": {200: {"description": "Successful Response", "content": {"application/json": {}}}}
             | {
@@ -82,17 +83,30 @@ class Blueprint(flask_smorest.Blueprint):
                 for status, description in sorted(responses.items())
             },
         }
-        super().add_url_rule(rule, endpoint, view_func, **options | {"tags": []})
+        # A view reads headers for itself, when there are any.
+        parts = [(each["in"], each["schema"]) for each in parameters if each["in"] != "headers"]
+        view = operation(view_func, parts, documentation["response"]["responses"][200][0].get("schema"))
+        super().add_url_rule(rule, endpoint, view, **options | {"tags": []})
         # With and without a slash at the end; Werkzeug's own way to this knows no 405.
         other = rule.removesuffix("/") if rule.endswith("/") else f"{rule}/"
-        flask.Blueprint.add_url_rule(self, other, self._endpoints[-1], view_func, methods=[method])
+        flask.Blueprint.add_url_rule(self, other, self._endpoints[-1], view, methods=[method])
 
-    def headers(self, schema: Schema) -> Callable[[View], View]:
-        """Documents the headers that a view reads for itself, when there are any."""
+    def arguments(self, schema: Schema, *, location: str = "json") -> Callable[[View], View]:
+        """Says by which schema a view takes a part of the request, one of `http.PARTS`."""
 
         def decorator(view: View) -> View:
             arguments = vars(view).setdefault("_apidoc", {}).setdefault("arguments", {})
-            arguments.setdefault("parameters", []).append({"in": "headers", "schema": schema})
+            arguments.setdefault("parameters", []).append({"in": location, "required": True, "schema": schema})
+            return view
+
+        return decorator
+
+    def response(self, status_code: int, schema: Schema | None = None) -> Callable[[View], View]:
+        """Says by which schema a view's content is dumped."""
+
+        def decorator(view: View) -> View:
+            documented: Any = super(Blueprint, self).response(status_code, schema)(view)
+            vars(view)["_apidoc"] = documented._apidoc
             return view
 
         return decorator

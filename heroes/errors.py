@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Flask, Response, current_app, jsonify
+from flask import Flask, Response, current_app
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import (
@@ -14,8 +14,8 @@ from werkzeug.exceptions import (
     UnprocessableEntity,
 )
 
+from heroes.extensions import JSONResponse
 from heroes.fields import Fault, fault
-from heroes.schemas import HeroPath
 
 RETRY_AFTER = 1  # second: a lock or a failover is over by then, or the client asks again
 
@@ -28,10 +28,12 @@ class Unprocessable(UnprocessableEntity):
         self.detail = faults
 
 
-class HeroNotFound(NotFound):
-    """404 in the tutorial's words."""
+class ResourceNotFound(NotFound):
+    """404 in the words of the resource."""
 
-    detail = HeroPath.not_found
+    def __init__(self, detail: str) -> None:
+        super().__init__()
+        self.detail = detail
 
 
 class HeroChanged(PreconditionFailed):
@@ -61,8 +63,7 @@ def json_invalid(message: str, position: int) -> Unprocessable:
 def handle_http_exception(error: HTTPException) -> Response:
     """Any HTTP error in the envelope, with its own headers (Allow, Retry-After, WWW-Authenticate)."""
     # Werkzeug's own descriptions are sentences for people; without a detail of ours the status' name is the answer.
-    response: Response = jsonify({"detail": getattr(error, "detail", None) or error.name})
-    response.status_code = error.code or 500
+    response = JSONResponse({"detail": getattr(error, "detail", None) or error.name}, status=error.code or 500)
     response.headers.extend((key, value) for key, value in error.get_headers() if key != "Content-Type")
     return response
 

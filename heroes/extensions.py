@@ -1,13 +1,18 @@
 """The Flask extensions, bound to an app by the factory, so that nobody has to import the factory."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import flask
 import orjson
+from flask.json.provider import JSONProvider as FlaskJSONProvider
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase
 from werkzeug.datastructures import Headers
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 class Model(DeclarativeBase):
@@ -19,15 +24,21 @@ migrate = Migrate(db=db)
 
 
 class JSONResponse(flask.Response):
-    """A response whose headers are complete: it has its length, and no Location that Werkzeug would have to mend."""
+    """An answer in JSON, compact like the tutorial's: one piece, whose headers are complete from the start."""
 
-    def get_wsgi_headers(self, environ: Any) -> Headers:
-        """The headers as they are."""
-        return self.headers
+    def __init__(self, content: Any, headers: dict[str, str] | None = None, status: int = 200) -> None:
+        body = orjson.dumps(content)
+        own = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        super().__init__([body], status, Headers(list((own | headers if headers else own).items())))
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Sends it; there is nothing left for Werkzeug to mend."""
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else cast(list[bytes], self.response)
 
 
-class JSONProvider(flask.json.provider.JSONProvider):
-    """JSON by orjson, compact like the tutorial's."""
+class JSONProvider(FlaskJSONProvider):
+    """JSON by orjson."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """The JSON text of an object."""
@@ -39,4 +50,4 @@ class JSONProvider(flask.json.provider.JSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> flask.Response:
         """A response with the one argument as its JSON body."""
-        return JSONResponse(orjson.dumps(*args), content_type="application/json")
+        return JSONResponse(*args)

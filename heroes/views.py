@@ -8,14 +8,14 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 import orjson
-from flask import Response, request
+from flask import Response
 from sqlalchemy import ColumnElement, Select, Table, Update, bindparam, delete, func, insert, select, text, update
 
-from heroes.database import execute, turn
+from heroes.database import execute, transaction, write
 from heroes.document import Blueprint
-from heroes.errors import HeroChanged, HeroNotFound, Unprocessable, located
-from heroes.extensions import db
+from heroes.errors import HeroChanged, ResourceNotFound, Unprocessable, located
 from heroes.fields import fault
+from heroes.http import Answer, current_request, load
 from heroes.models import Hero, IdempotencyKey
 from heroes.schemas import (
     ChangeHeaders,
@@ -103,7 +103,7 @@ def updating(columns: frozenset[str], conditional: bool) -> Update:
     return update(HERO).where(THIS, *([UNCHANGED] if conditional else [])).values(values).returning(*VERSIONED)
 
 
-def tagged(hero: Any, **headers: str) -> tuple[Any, dict[str, str]]:
+def tagged(hero: Any, **headers: str) -> Answer:
     """A versioned row as a view's answer, with its ETag."""
     return hero, {"ETag": f'"{hero[-1]}"', **headers}
 
@@ -113,107 +113,108 @@ def allowed_versions() -> list[int] | None:
 
     Weak tags match nothing (RFC 9110, 13.1.1), and neither do those that are no version of ours.
     """
+    request = current_request()
     if "HTTP_IF_MATCH" not in request.environ or request.if_match.star_tag:
         return None
     return [int(tag) for tag in request.if_match.as_set() if VERSION.fullmatch(tag)]
 
 
-def unchangeable(hero_id: int) -> HeroChanged | HeroNotFound:
+def unchangeable(hero_id: int) -> HeroChanged | ResourceNotFound:
     """Why a statement on one hero found no row: its version, or that it isn't there."""
-    return HeroChanged() if db.session.execute(READ, {"hero_id": hero_id}).one_or_none() else HeroNotFound()
+    there = execute(READ, {"hero_id": hero_id}).one_or_none()
+    return HeroChanged() if there else ResourceNotFound(HeroPath.not_found)
 
 
-def create_once(key: str, hero: dict[str, Any]) -> Any:
+def create_once(key: str, hero: dict[str, Any]) -> Answer:
     """Creates a hero and records the answer under the key, or answers what is recorded there, in one transaction.
 
     Raises Unprocessable where the key was used for another hero.
     """
     fingerprint = hashlib.sha256(orjson.dumps(hero)).hexdigest()
     now = int(time.time())
-    with turn():
+    with transaction():
         # A write comes first: on SQLite the transaction is a writer's from its start.
-        db.session.execute(FORGET_KEYS, {"before": now - KEEP_KEYS})
-        claim = {"key": key, "fingerprint": fingerprint, "created_at": now}
-        if db.session.execute(CLAIM_KEY, claim).one_or_none():
-            created = db.session.execute(CREATE, hero).one()
-            db.session.execute(RECORD_ANSWER, {"claimed": key, "answer": list(created)})
-            db.session.commit()
+        execute(FORGET_KEYS, {"before": now - KEEP_KEYS})
+        if execute(CLAIM_KEY, {"key": key, "fingerprint": fingerprint, "created_at": now}).one_or_none():
+            created = execute(CREATE, hero).one()
+            execute(RECORD_ANSWER, {"claimed": key, "answer": list(created)})
             return tagged(created)
-        recorded = db.session.execute(RECALL, {"key": key}).one()
-        db.session.commit()
+        recorded = execute(RECALL, {"key": key}).one()
     if recorded.fingerprint != fingerprint:
         raise Unprocessable([located(fault("value_error", "was used with another body"), "header", "idempotency-key")])
-    return tagged(tuple(recorded.answer), **{"Idempotent-Replayed": "true"})
+    return tagged(recorded.answer, **{"Idempotent-Replayed": "true"})
 
 
 @blueprint.post("/")
 @blueprint.arguments(HeroCreate())
-@blueprint.headers(CREATE_HEADERS)
-@blueprint.response(200, HeroPublic)
-def create_hero(hero: dict[str, Any]) -> Any:
+@blueprint.arguments(CREATE_HEADERS, location="headers")
+@blueprint.response(200, HeroPublic())
+def create_hero(hero: dict[str, Any]) -> Answer:
     """Create Hero"""
-    if "HTTP_IDEMPOTENCY_KEY" in request.environ:
-        headers = blueprint.ARGUMENTS_PARSER.parse(CREATE_HEADERS, location="headers")
+    if "HTTP_IDEMPOTENCY_KEY" in current_request().environ:
+        [headers] = load(("headers", CREATE_HEADERS))
         return create_once(headers["idempotency_key"], hero)
-    return tagged(execute(CREATE, hero))
+    return tagged(write(CREATE, hero))
 
 
 @blueprint.get("/")
 @blueprint.arguments(HeroQuery(), location="query")
-@blueprint.headers(ListHeaders())
+@blueprint.arguments(ListHeaders(), location="headers")
 @blueprint.response(200, HeroPublic(many=True))
-def read_heroes(page: dict[str, Any]) -> Any:
+def read_heroes(page: dict[str, Any]) -> Answer:
     """Read Heroes"""
+    request = current_request()
     filters = frozenset(FILTERS.keys() & page)
-    heroes = db.session.execute(selecting(filters, page["sort"]), page).all()
+    heroes = execute(selecting(filters, page["sort"]), page).all()
     answer: dict[str, str] = {}
     if heroes and len(heroes) == page["limit"]:
         step = {"after": heroes[-1].id} if page["sort"] == "id" else {"offset": page["offset"] + page["limit"]}
         kept = {key: values[-1] for key, values in request.args.lists() if key not in ("after", "offset")}
         answer["Link"] = f'<?{urlencode(kept | step)}>; rel="next"'
     if COUNT.search(request.environ.get("HTTP_PREFER", "")):
-        answer["X-Total-Count"] = str(db.session.execute(counting(filters - {"after"}), page).scalar_one())
+        answer["X-Total-Count"] = str(execute(counting(filters - {"after"}), page).scalar_one())
         answer["Preference-Applied"] = "count=exact"
     return heroes, answer
 
 
 @blueprint.get("/<hero_id>")
-@blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
-@blueprint.headers(ReadHeaders())
-@blueprint.response(200, HeroPublic)
-def read_hero(hero_id: int) -> Any:
+@blueprint.arguments(HeroPath(), location="path")
+@blueprint.arguments(ReadHeaders(), location="headers")
+@blueprint.response(200, HeroPublic())
+def read_hero(hero_id: int) -> Answer:
     """Read Hero"""
-    hero = db.session.execute(READ, {"hero_id": hero_id}).one_or_none()
+    hero = execute(READ, {"hero_id": hero_id}).one_or_none()
     if hero is None:
-        raise HeroNotFound
+        raise ResourceNotFound(HeroPath.not_found)
+    request = current_request()
     if "HTTP_IF_NONE_MATCH" in request.environ and request.if_none_match.contains_weak(str(hero.version)):
-        return Response(status=304, headers=tagged(hero)[1])
+        return Response(status=304, headers={"ETag": f'"{hero.version}"'})
     return tagged(hero)
 
 
 @blueprint.patch("/<hero_id>")
 @blueprint.arguments(HeroUpdate())
-@blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
-@blueprint.headers(ChangeHeaders())
-@blueprint.response(200, HeroPublic)
-def update_hero(changes: dict[str, Any], hero_id: int) -> Any:
+@blueprint.arguments(HeroPath(), location="path")
+@blueprint.arguments(ChangeHeaders(), location="headers")
+@blueprint.response(200, HeroPublic())
+def update_hero(changes: dict[str, Any], hero_id: int) -> Answer:
     """Update Hero"""
     allowed = allowed_versions()
     statement = updating(frozenset(changes), allowed is not None)
-    hero = execute(statement, changes | {"hero_id": hero_id, "versions": allowed})
+    hero = write(statement, changes | {"hero_id": hero_id, "versions": allowed})
     if hero is None:
         raise unchangeable(hero_id)
     return tagged(hero)
 
 
 @blueprint.delete("/<hero_id>")
-@blueprint.arguments(HeroPath(), location="path", as_kwargs=True)
-@blueprint.headers(ChangeHeaders())
+@blueprint.arguments(HeroPath(), location="path")
+@blueprint.arguments(ChangeHeaders(), location="headers")
 @blueprint.response(200)
-def delete_hero(hero_id: int) -> Any:
+def delete_hero(hero_id: int) -> Answer:
     """Delete Hero"""
     allowed = allowed_versions()
     statement = DELETE if allowed is None else DELETE_UNCHANGED
-    if execute(statement, {"hero_id": hero_id, "versions": allowed}) is None:
+    if write(statement, {"hero_id": hero_id, "versions": allowed}) is None:
         raise unchangeable(hero_id)
-    return {"ok": True}
+    return {"ok": True}, {}

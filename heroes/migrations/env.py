@@ -5,11 +5,11 @@ from alembic import context
 from heroes.extensions import db
 
 BEGIN = {
-    # Python's sqlite3 begins no transaction before DDL.
     "sqlite": ["BEGIN IMMEDIATE"],
     # The service's timeouts are too short for a migration and for waiting until another's is through. Only locks on
     # tables keep theirs: behind a statement that waits for one, everybody else would wait too. The number is our own.
     "postgresql": [
+        "BEGIN",
         "SET LOCAL statement_timeout = 0",
         "SET LOCAL lock_timeout = 0",
         "SELECT pg_advisory_xact_lock(1212502867)",
