@@ -37,11 +37,32 @@ def write_error(sock, status_int, reason, mesg):
 gunicorn.util.write_error = write_error
 
 
+# Headers with few values, none of which a client has a say in.
+CONSTANT = {
+    "Content-Type",
+    "Content-Security-Policy",
+    "Cross-Origin-Resource-Policy",
+    "Referrer-Policy",
+    "X-Content-Type-Options",
+}
+
+
 class Response(gunicorn.http.wsgi.Response):
     """gunicorn's answer with its head and the first piece of its body in one write: it would write the head on its own,
     and of a worker that is killed in between a proxy has half an answer, too late to ask another."""
 
     head = b""
+    checked: set[tuple[str, str]] = set()
+
+    def process_headers(self, headers):
+        """Checks the headers that are the same on every answer once, not each time."""
+        for header in headers:
+            if header in self.checked:
+                self.headers.append(header)
+            else:
+                super().process_headers([header])
+                if header[0] in CONSTANT and header in self.headers:
+                    self.checked.add(header)
 
     def send_headers(self):
         """Keeps the head until there is something to go with it."""
@@ -94,8 +115,11 @@ permit_unconventional_http_method = True
 # One line per request is the app's, with the route and the request's id; see heroes/logs.py.
 accesslog = None
 loglevel = os.environ.get("LOG_LEVEL", "info").lower()
-# Whom to believe is said in one place, PROXY_HOPS; gunicorn would believe whatever comes from this host.
-forwarded_allow_ips = ""
+# Whom to believe is said in one place, PROXY_HOPS. gunicorn believes nothing that a proxy says, so it need not look at
+# who says it.
+secure_scheme_headers = {}
+forwarder_headers = ""
+forwarded_allow_ips = "*"
 
 FORMATTERS = {
     "json": OrjsonFormatter(
@@ -157,3 +181,8 @@ if os.environ.get("METRICS") and find_spec("prometheus_client"):
         """Leaves no folder behind, unless a master that USR2 started goes on counting in it."""
         if not server.reexec_pid:
             shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
+def post_worker_init(worker):
+    """Puts the settings where Python looks first: gunicorn searches for them anew, some thirty times a request."""
+    vars(worker.cfg).update({name: setting.get() for name, setting in worker.cfg.settings.items()})

@@ -105,7 +105,7 @@ def secured(wsgi_app: "WSGIApplication") -> "WSGIApplication":
     with, anything else nothing."""
 
     def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> "Callable[[bytes], object]":
             headers.extend(PAGE_HEADERS if environ["PATH_INFO"].strip("/") in PAGES else HEADERS)
             return start_response(status, headers, *error)
 

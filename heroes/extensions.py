@@ -8,8 +8,8 @@ import orjson
 from flask.json.provider import JSONProvider as FlaskJSONProvider
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy.session import Session as FlaskSession
 from sqlalchemy.orm import DeclarativeBase
-from werkzeug.datastructures import Headers
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -19,7 +19,16 @@ class Model(DeclarativeBase):
     """The declarative base of every table."""
 
 
-db = SQLAlchemy(model_class=Model, disable_autonaming=True)
+class Session(FlaskSession):
+    """The session of a request. Its statements are Core's, on the one engine: most have no object to let go of."""
+
+    def expunge_all(self) -> None:
+        """Lets go of the objects, where there are any."""
+        if self.identity_map or self._new:
+            super().expunge_all()
+
+
+db = SQLAlchemy(model_class=Model, disable_autonaming=True, session_options={"class_": Session})
 migrate = Migrate(db=db)
 
 
@@ -28,8 +37,10 @@ class JSONResponse(flask.Response):
 
     def __init__(self, content: Any, headers: dict[str, str] | None = None, status: int = 200) -> None:
         body = orjson.dumps(content)
-        own = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        super().__init__([body], status, Headers(list((own | headers if headers else own).items())))
+        super().__init__([body], status, content_type="application/json")
+        self.headers.add("Content-Length", len(body))
+        for name, value in (headers or {}).items():
+            self.headers.add(name, value)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Sends it; there is nothing left for Werkzeug to mend."""

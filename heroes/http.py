@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from email.message import Message
-from functools import wraps
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -12,7 +12,6 @@ import flask
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 from werkzeug.routing import MapAdapter
-from werkzeug.utils import cached_property
 
 from heroes.errors import BodyUnreadable, ResourceNotFound, Unprocessable, json_invalid, located
 from heroes.extensions import JSONProvider, JSONResponse
@@ -45,6 +44,9 @@ class Request(flask.Request):
             # Slashes behind an id do no harm, however many; behind a list two make another path.
             environ["PATH_INFO"] = path
         super().__init__(environ, *args, **kwargs)
+
+    # Flask asks for them three times a request.
+    blueprints = cached_property(flask.Request.blueprints.fget)  # type: ignore[attr-defined]
 
     @cached_property
     def body(self) -> bytes:
@@ -128,12 +130,12 @@ def is_json(content_type: str | None) -> bool:
     return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
-def read_path(request: Request, schema: Schema) -> Any:
+def read_path(request: Request, _: Schema) -> Any:
     """The values in the path."""
     return request.view_args
 
 
-def read_query(request: Request, schema: Schema) -> Mapping[str, str]:
+def read_query(request: Request, _: Schema | None = None) -> Mapping[str, str]:
     """The query; of a repeated key the last counts."""
     return {key: values[-1] for key, values in request.args.lists()} if request.query_string else {}
 
@@ -144,7 +146,7 @@ def read_headers(request: Request, schema: Schema) -> Mapping[str, str]:
     return {key: value for key in keys if key and (value := request.headers.get(key)) is not None}
 
 
-def read_body(request: Request, schema: Schema) -> Any:
+def read_body(request: Request, _: Schema) -> Any:
     """The body as Python's json reads it. One that isn't sent as JSON stays bytes, and so is no object.
 
     Raises ValidationError where there is none, Unprocessable where it is no JSON, BodyUnreadable where it is no text.

@@ -65,7 +65,7 @@ def identified(wsgi_app: "WSGIApplication") -> "WSGIApplication":
         environ[ID] = given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         environ[STARTED] = perf_counter()
 
-        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> "Callable[[bytes], object]":
             headers.append(("X-Request-ID", environ[ID]))
             return start_response(status, headers, *error)
 

@@ -28,6 +28,9 @@ class Model(Schema):
         super().__init__(**kwargs)
         if not all(isinstance(field, Scalar) for field in self.fields.values()) or any(self._hooks.values()):
             raise TypeError(f"{type(self).__name__} has more than Scalars: derive it from marshmallow's Schema")
+        # Written out, as a namedtuple's methods are: it takes a quarter of the time of a dict and a zip for each row.
+        pairs = ", ".join(f"{name!r}: {name}" for name in self.dump_fields)
+        self.named = eval(f"lambda rows: [{{{pairs}}} for {', '.join(self.dump_fields) or '()'} in rows]")
 
     def load(self, data: Any, **kwargs: Any) -> dict[str, Any]:
         """What the fields make of an object's values. Raises ValidationError with the faults of all of them."""
@@ -35,13 +38,17 @@ class Model(Schema):
             raise ValidationError([fault("model_attributes_type")])
         loaded, faults = {}, {}
         for name, field in self.load_fields.items():
-            try:
-                value = field.deserialize(data.get(field.data_key or name, missing), name, data)
-            except ValidationError as error:
-                faults[field.data_key or name] = error.messages
+            value = data.get(field.data_key or name, missing)
+            if value is missing and not field.required:
+                value = field.load_default
             else:
-                if value is not missing:
-                    loaded[name] = value
+                try:
+                    value = field.deserialize(value, name, data)
+                except ValidationError as error:
+                    faults[field.data_key or name] = error.messages
+                    continue
+            if value is not missing:
+                loaded[name] = value
         if faults:
             raise ValidationError(faults)
         return loaded
@@ -49,13 +56,12 @@ class Model(Schema):
     def dump(self, obj: Any, *, many: bool | None = None) -> Any:
         """The public form of a row, or of a list of rows where `many`.
 
-        A row has its values in the order of the fields (what follows them is not public), and a Scalar's value is
-        dumped as it is: all that is left to do is to name them.
+        A row has its values in the order of the fields, and a Scalar's value is dumped as it is: all that is left to do
+        is to name them. What follows in a single row is not public.
         """
-        names = self.dump_fields
         if self.many if many is None else many:
-            return [dict(zip(names, row, strict=False)) for row in obj]
-        return dict(zip(names, obj, strict=False))
+            return self.named(obj)
+        return dict(zip(self.dump_fields, obj, strict=False))
 
 
 class HeroBase(Model):

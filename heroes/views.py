@@ -15,7 +15,7 @@ from heroes.database import execute, transaction, write
 from heroes.document import Blueprint
 from heroes.errors import HeroChanged, ResourceNotFound, Unprocessable, located
 from heroes.fields import fault
-from heroes.http import Answer, current_request, load
+from heroes.http import Answer, current_request, load, read_query
 from heroes.models import Hero, IdempotencyKey
 from heroes.schemas import (
     ChangeHeaders,
@@ -163,14 +163,14 @@ def create_hero(hero: dict[str, Any]) -> Answer:
 @blueprint.response(200, HeroPublic(many=True))
 def read_heroes(page: dict[str, Any]) -> Answer:
     """Read Heroes"""
-    request = current_request()
     filters = frozenset(FILTERS.keys() & page)
     heroes = execute(selecting(filters, page["sort"]), page).all()
     answer: dict[str, str] = {}
+    request = current_request()
     if heroes and len(heroes) == page["limit"]:
-        step = {"after": heroes[-1].id} if page["sort"] == "id" else {"offset": page["offset"] + page["limit"]}
-        kept = {key: values[-1] for key, values in request.args.lists() if key not in ("after", "offset")}
-        answer["Link"] = f'<?{urlencode(kept | step)}>; rel="next"'
+        step = f"after={heroes[-1].id}" if page["sort"] == "id" else f"offset={page['offset'] + page['limit']}"
+        kept = {key: value for key, value in read_query(request).items() if key not in ("after", "offset")}
+        answer["Link"] = f'<?{urlencode(kept)}{"&" if kept else ""}{step}>; rel="next"'
     if COUNT.search(request.environ.get("HTTP_PREFER", "")):
         answer["X-Total-Count"] = str(execute(counting(filters - {"after"}), page).scalar_one())
         answer["Preference-Applied"] = "count=exact"
