@@ -27,7 +27,7 @@ record: $(VENV)/test .venv-oracle/done  ## records the tutorial's answers again
 parity: $(VENV)/test .venv-oracle/done  ## 10,000 random requests to the tutorial and to us, thrice
 	for seed in $${SEEDS:-1 2 3}; do $(BIN)/python -m tests.contract.parity --requests 10000 --seed $$seed || exit 1; done
 
-drill: $(VENV)/test  ## kills workers, servers and a primary under load
+drill: $(VENV)/test  ## kills workers, servers and a primary under load, and cuts hosts off
 	$(BIN)/python -m tests.drills
 
 bulk: $(VENV)/test  ## a million heroes in and out
