@@ -45,8 +45,10 @@ screenshots: $(VENV)/test  ## the picture in the README
 lowest: .venv-lowest/done  ## the tests with the lowest versions that setup.cfg allows
 	.venv-lowest/bin/python -m pytest
 
+# Strict: what couldn't be looked up isn't harmless.
 audit: $(VENV)/dev  ## known vulnerabilities of what is installed
-	$(BIN)/pip-audit --local --skip-editable
+	$(BIN)/pip freeze --exclude-editable >$(VENV)/frozen
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/frozen
 
 dist: $(VENV)/dev  ## the sdist and the wheel
 	$(BIN)/python -m build
