@@ -27,7 +27,7 @@ record: $(VENV)/test .venv-oracle/done  ## records the tutorial's answers again
 parity: $(VENV)/test .venv-oracle/done  ## 10,000 random requests to the tutorial and to us, thrice
 	for seed in $${SEEDS:-1 2 3}; do $(BIN)/python -m tests.contract.parity --requests 10000 --seed $$seed || exit 1; done
 
-drill: $(VENV)/test  ## kills workers, servers and a primary under load
+drill: $(VENV)/test  ## kills workers, servers and a primary under load, and cuts hosts off
 	$(BIN)/python -m tests.drills
 
 bulk: $(VENV)/test  ## a million heroes in and out
@@ -45,8 +45,10 @@ screenshots: $(VENV)/test  ## the picture in the README
 lowest: .venv-lowest/done  ## the tests with the lowest versions that setup.cfg allows
 	.venv-lowest/bin/python -m pytest
 
+# Strict: what couldn't be looked up isn't harmless.
 audit: $(VENV)/dev  ## known vulnerabilities of what is installed
-	$(BIN)/pip-audit --local --skip-editable
+	$(BIN)/pip freeze --exclude-editable >$(VENV)/frozen
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/frozen
 
 dist: $(VENV)/dev  ## the sdist and the wheel
 	$(BIN)/python -m build

@@ -199,11 +199,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_server(database_url: str, folder: Path, **environment: str) -> Server:
+def start_server(database_url: str, folder: Path, address: str = "127.0.0.1", **environment: str) -> Server:
     """Starts `gunicorn wsgi:app` as the README does, with what it prints in `folder`, and waits until it answers."""
     port = free_port()
     log = folder / f"gunicorn-{port}.log"
-    defaults = {"DATABASE_URL": database_url, "BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "1"}
+    defaults = {"DATABASE_URL": database_url, "BIND": f"{address}:{port}", "WEB_CONCURRENCY": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "wsgi:app"],
@@ -213,7 +213,7 @@ def start_server(database_url: str, folder: Path, **environment: str) -> Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Server(process, "127.0.0.1", port, log, database_url)
+    server = Server(process, address, port, log, database_url)
     deadline = time.monotonic() + 30
     while not server.answers():
         if process.poll() is not None or time.monotonic() > deadline:

