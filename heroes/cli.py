@@ -22,7 +22,7 @@ from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, func, in
 from sqlalchemy.exc import DBAPIError
 
 from heroes.config import MAX_BODY
-from heroes.database import BEGIN, turn
+from heroes.database import turn
 from heroes.extensions import db
 from heroes.fields import Int, fault
 from heroes.models import Hero
@@ -33,6 +33,13 @@ STREAM = {"yield_per": 1000}  # rows of a result that are held at a time
 PAGES = 1000  # of a SQLite file that a backup copies at a time
 MAX_LINE = MAX_BODY  # bytes, as for the body of a request
 MAX_ID = 2**53 - 1  # what every JSON client reads exactly; a sequence that starts again from 2**63 - 1 could go nowhere
+
+# A transaction of one moment. Others may be waited for as long as they take, and a pipe.
+BEGIN = {
+    # 16 MB of cache hold most of the indexes; with the default of 2 MB a million rows take half as long again.
+    "sqlite": ["PRAGMA cache_size = -16000", "BEGIN"],
+    "postgresql": ["BEGIN", "SET LOCAL statement_timeout = 0", "SET LOCAL idle_in_transaction_session_timeout = 0"],
+}
 
 Row = dict[str, Any]
 Values = Sequence[Any]
@@ -87,9 +94,10 @@ def told_in_a_line(file: str) -> Iterator[None]:
 
 @contextmanager
 def begun() -> Iterator[Connection]:
-    """A connection in a transaction, which sees the state of one moment and ends undone, unless it is committed."""
+    """A connection in a transaction, which may take its time and ends undone, unless it is committed."""
     with db.engine.connect() as connection:
-        connection.execute(BEGIN)
+        for statement in BEGIN[connection.dialect.name]:
+            connection.exec_driver_sql(statement)
         yield connection
 
 
@@ -266,11 +274,6 @@ def stage_postgresql(connection: Connection, staged: Table, rows: Iterator[Value
 # transaction, and what keeps ids that were imported from being given out again.
 TEMPORARY = {"sqlite": "temp", "postgresql": "pg_temp"}
 STAGE = {"sqlite": stage_sqlite, "postgresql": stage_postgresql}
-PREPARE = {
-    # 16 MB of cache hold most of the indexes; with the default of 2 MB a million rows take half as long again.
-    "sqlite": ["PRAGMA cache_size = -16000"],
-    "postgresql": ["SET LOCAL statement_timeout = 0"],
-}
 LOCK = {"sqlite": ["COMMIT", "BEGIN IMMEDIATE"], "postgresql": ["LOCK TABLE hero IN SHARE ROW EXCLUSIVE MODE"]}
 MOVE_IDS = {
     "sqlite": [],  # AUTOINCREMENT does it.
@@ -344,8 +347,7 @@ def import_heroes(file: str, form: str | None, skip_errors: bool) -> None:
         dialect = connection.dialect.name
         columns = [Column("line", BigInteger, primary_key=True)] + [Column(name, HERO.c[name].type) for name in names]
         staged = Table("heroes_import", MetaData(), *columns, schema=TEMPORARY[dialect])
-        for statement in (*PREPARE[dialect], f"DROP TABLE IF EXISTS {staged.fullname}"):
-            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(f"DROP TABLE IF EXISTS {staged.fullname}")
         staged.create(connection)
         STAGE[dialect](connection, staged, validated(chain([first] if first else [], rows), schema, faults))
         with turn():

@@ -106,11 +106,20 @@ def postgres_options(text: str, timeout: int, threads: int) -> tuple[URL, dict[s
     from psycopg.conninfo import conninfo_to_dict
 
     given = conninfo_to_dict("postgresql://" + text.split("://", 1)[1])
+    server = {
+        "statement_timeout": f"{timeout}s",
+        "lock_timeout": f"{timeout}s",
+        # Of a host that is gone the server would keep locks and sessions for hours: nothing tells it.
+        "idle_in_transaction_session_timeout": f"{timeout}s",
+        "tcp_keepalives_idle": "10s",
+        "tcp_keepalives_interval": "5s",
+        "tcp_keepalives_count": "2",
+    }
     defaults: dict[str, Any] = {
-        "connect_timeout": 5,  # seconds, for each host
-        "tcp_user_timeout": 5000,  # milliseconds until a peer that doesn't acknowledge is given up
+        "connect_timeout": 2,  # seconds, for each host
+        "tcp_user_timeout": 2000,  # milliseconds until a peer that doesn't acknowledge is given up
         "application_name": "heroes",
-        "options": f"-c statement_timeout={timeout}s -c lock_timeout={timeout}s",
+        "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
     }
     if not set(str(given.get("port", ""))) <= set("0123456789,"):
         raise ValueError("a port is a number")

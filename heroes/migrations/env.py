@@ -11,6 +11,7 @@ BEGIN = {
     "postgresql": [
         "BEGIN",
         "SET LOCAL statement_timeout = 0",
+        "SET LOCAL idle_in_transaction_session_timeout = 0",
         "SET LOCAL lock_timeout = 0",
         "SELECT pg_advisory_xact_lock(1212502867)",
         "SET LOCAL lock_timeout TO DEFAULT",

@@ -26,10 +26,6 @@ PATIENCE = 6  # seconds that a client waits for an answer: a little more than a 
 LIMIT = 30  # seconds after which whatever waits has to go on
 NEWNET = 0x40000000  # CLONE_NEWNET of <sched.h>
 LIBC = ctypes.CDLL(None, use_errno=True)
-# Of a service that vanished between a statement and its commit PostgreSQL would keep the locks: nothing tells it.
-ABANDONED = "ALTER SYSTEM SET idle_in_transaction_session_timeout = '5s'"
-# libpq's, in the URL: what it takes less time with than with heroes' 5 s and 5,000 ms.
-SHORTER = "?connect_timeout=2&tcp_user_timeout=1500"
 
 
 def ip(*arguments: str) -> None:
@@ -195,7 +191,7 @@ def summary(writers: list[Writer], problems: list[str]) -> str:
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:
     """Yields a report for a service host and one for the primary's, with 4 seconds of load before and after each cut,
-    half a one and shorter time-outs when quick."""
+    half a one when quick."""
     load = 0.5 if quick else 4
     with ExitStack() as stack:
         try:
@@ -207,15 +203,13 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
 
         with first.inside():
             primary = stack.enter_context(cluster(folder / "primary", address=first.address))
-            with psycopg.connect(primary.url, autocommit=True) as connection:
-                connection.execute(ABANDONED)
         with second.inside():
             standby = stack.enter_context(cluster(folder / "standby", primary, second.address))
         stack.enter_context(network.switch.inside())
         migrate(primary.url)
         follow(primary.url)
         hosts = f"{primary.address}:{primary.port},{standby.address}:{standby.port}"
-        url = f"postgresql://postgres@{hosts}/postgres{SHORTER if quick else ''}"
+        url = f"postgresql://postgres@{hosts}/postgres"
         servers: list[Server] = []
         for host in service_hosts:
             with host.inside():
