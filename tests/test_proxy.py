@@ -20,7 +20,7 @@ from tests.soak.proxy import FAST, Nginx, required
 
 HERO = b'{"name": "Deadpond", "secret_name": "Dive Wilson"}'
 
-pytestmark = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.xdist_group("proxy"), pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)]
 
 
 @pytest.fixture
