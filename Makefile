@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS := test,metrics,redoc
 INSTALL = python -m pip install --quiet --disable-pip-version-check
+# The tests start more than a hundred Pythons, each of which would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test lint record parity drill bulk soak bench screenshots lowest audit dist clean
 

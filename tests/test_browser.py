@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.conftest import Server
+from tests.conftest import Server, start_server
 
 HOST = "heroes.test"
 FLAGS = [
@@ -30,7 +30,7 @@ OPERATIONS = ["Create Hero", "Read Heroes", "Read Hero", "Update Hero", "Delete 
 NOTE = "Deprecated: escaping deep link whitespace with `_` is unsupported"
 TOKEN = "a-token-that-only-this-test-knows"
 
-pytestmark = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,15 @@ def chromium() -> Iterator[Browser]:
         closing(playwright.chromium.launch(executable_path=path, args=FLAGS)) as browser,
     ):
         yield browser
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A gunicorn for the pages, none of which minds the heroes that another one made."""
+    folder = tmp_path_factory.mktemp("browser")
+    server = start_server(f"sqlite:///{folder / 'database.db'}", folder)
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -87,8 +96,8 @@ def send(page: Page, operation: str, body: str | None = None) -> str:
     return block.locator(".live-responses-table tbody tr.response").inner_text()
 
 
-def test_docs_render(page: Page, serve: Callable[..., Server]) -> None:
-    page.goto(at(serve(), "/"))
+def test_docs_render(page: Page, server: Server) -> None:
+    page.goto(at(server, "/"))
 
     assert urlsplit(page.url).path == "/docs"
     expect(page).to_have_title("heroes - Swagger UI")
@@ -97,27 +106,27 @@ def test_docs_render(page: Page, serve: Callable[..., Server]) -> None:
     expect(page.locator(".errors-wrapper")).to_have_count(0)
 
 
-def test_a_hero_made_on_the_page_is_in_the_list(page: Page, serve: Callable[..., Server]) -> None:
+def test_a_hero_made_on_the_page_is_in_the_list(page: Page, server: Server) -> None:
     """By the links that FastAPI's own /docs has."""
-    server = serve()
     page.goto(at(server, "/docs#/default/create_hero_heroes__post"))
 
-    created = send(page, "create_hero_heroes__post", '{"name": "Deadpond", "secret_name": "Dive Wilson"}')
+    created = send(page, "create_hero_heroes__post", '{"name": "Made on the page", "secret_name": "Dive Wilson"}')
     page.get_by_text("Read Heroes").click()
     listed = send(page, "read_heroes_heroes__get")
 
     assert created.startswith("200")
     assert listed.startswith("200")
-    assert '"name": "Deadpond"' in listed
+    assert '"name": "Made on the page"' in listed
     assert "Dive Wilson" not in listed
 
 
-def test_the_example_can_be_sent_as_it_stands(page: Page, serve: Callable[..., Server]) -> None:
-    page.goto(at(serve(), "/docs#/default/create_hero_heroes__post"))
+def test_the_example_can_be_sent_as_it_stands(page: Page, server: Server) -> None:
+    page.goto(at(server, "/docs#/default/create_hero_heroes__post"))
 
     assert send(page, "create_hero_heroes__post").startswith("200")
 
 
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_the_authorize_button(page: Page, serve: Callable[..., Server]) -> None:
     page.goto(at(serve(API_TOKENS=TOKEN), "/docs#/default/create_hero_heroes__post"))
 
@@ -129,15 +138,15 @@ def test_the_authorize_button(page: Page, serve: Callable[..., Server]) -> None:
     assert send(page, "create_hero_heroes__post", '{"name": "A", "secret_name": "a"}').startswith("200")
 
 
-def test_redoc_renders(page: Page, serve: Callable[..., Server]) -> None:
-    page.goto(at(serve(), "/redoc"))
+def test_redoc_renders(page: Page, server: Server) -> None:
+    page.goto(at(server, "/redoc"))
 
     expect(page).to_have_title("heroes - ReDoc")
     expect(page.locator("h2")).to_contain_text(OPERATIONS)
 
 
-def test_redoc_searches(page: Page, serve: Callable[..., Server]) -> None:
-    page.goto(at(serve(), "/redoc"))
+def test_redoc_searches(page: Page, server: Server) -> None:
+    page.goto(at(server, "/redoc"))
 
     page.get_by_text("Search").first.click()
     page.keyboard.type("delete")

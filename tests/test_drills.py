@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.xdist_group("drills")
+
 
 @pytest.mark.parametrize("drill", ["crash", "race", "failover", "partition", "starts"])
 def test_nothing_is_lost(drill):

@@ -22,6 +22,8 @@ import heroes
 print(heroes.__file__)
 """
 
+pytestmark = pytest.mark.xdist_group("packaging")
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,7 +20,7 @@ from tests.soak.proxy import FAST, Nginx, required
 
 HERO = b'{"name": "Deadpond", "secret_name": "Dive Wilson"}'
 
-pytestmark = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.xdist_group("proxy"), pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_slow_clients_hold_up_nobody(nginx):
         for position in range(6):
             for writer in writers:
                 writer.sendall(HERO[position : position + 1])
-            time.sleep(0.5)
+            time.sleep(0.3)
         done.set()
         for thread in threads:
             thread.join()
@@ -97,7 +97,7 @@ def test_a_server_that_dies_is_not_missed(nginx):
     done = threading.Event()
 
     statuses, seconds, threads = load(proxy, 4, done)
-    time.sleep(1)
+    time.sleep(0.3)
     children = Path(f"/proc/{first.process.pid}/task/{first.process.pid}/children").read_text().split()
     first.process.kill()
     for child in children:

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, Server
 
 CONFIG = ROOT / "tests" / "schemathesis.toml"
+
+pytestmark = pytest.mark.xdist_group("schemathesis")
 
 
 def test_no_check_fails(serve: Callable[..., Server], tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ LENGTH = b"Content-Length: %d" % len(HERO)
 WHOLE = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HERO), HERO)
 PATIENCE = 20  # seconds for an answer
 
+pytestmark = pytest.mark.xdist_group("wire")
+
 
 def message(*lines: bytes, body: bytes = b"", start: bytes = START, host: bytes = HOST) -> bytes:
     """A request of these header lines."""

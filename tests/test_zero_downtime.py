@@ -18,6 +18,8 @@ BODY = json.dumps({"name": "Deadpond", "secret_name": "Dive Wilson"})
 JSON = {"Content-Type": "application/json"}
 HEAD = f"POST /heroes/ HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
 
+pytestmark = pytest.mark.xdist_group("zero_downtime")
+
 
 def ask(server: Server, keep: bool, until: threading.Event, seen: Counter[object], lock: threading.Lock) -> None:
     """Writes and reads in turn until the event, on one connection where `keep`, and counts the answers."""

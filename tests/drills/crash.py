@@ -176,7 +176,7 @@ def drill(name: str, url: str, postgres: Cluster | None, folder: Path, kills: in
         # The database too stops without a goodbye.
         postgres.control("-m", "immediate", "stop")
         postgres.start()
-    with serving(url, folder, WEB_CONCURRENCY="2", ACCESS_LOG="off") as server:
+    with serving(url, folder, ACCESS_LOG="off") as server:
         for keeper in keepers:
             keeper.client = Client(server.port)
             while keeper.pending:

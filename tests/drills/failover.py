@@ -27,8 +27,8 @@ def follow(primary_url: str) -> None:
 
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:
-    """Yields the report of one failover, with 5 seconds of load before and after it, 2 when quick."""
-    load = 2 if quick else 5
+    """Yields the report of one failover, with 5 seconds of load before and after it, 1 when quick."""
+    load = 1 if quick else 5
     over = Event()
     acknowledged: list[tuple[float, str]] = []
     refused: Counter[int | None] = Counter()
