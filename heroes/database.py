@@ -46,14 +46,11 @@ def write(statement: Executable, values: Mapping[str, Any]) -> Row[Any] | None:
 
 @contextmanager
 def transaction() -> Iterator[None]:
-    """Makes one transaction of several statements, the first of which writes; what is raised undoes it."""
+    """Makes one transaction of several statements, the first of which writes. Where something is raised it is undone
+    with the request's session."""
     with turn():
         db.session.execute(BEGIN)
-        try:
-            yield
-        except BaseException:
-            db.session.rollback()
-            raise
+        yield
         db.session.commit()
 
 

@@ -8,7 +8,6 @@ import orjson
 from flask.json.provider import JSONProvider as FlaskJSONProvider
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from flask_sqlalchemy.session import Session as FlaskSession
 from sqlalchemy.orm import DeclarativeBase
 
 if TYPE_CHECKING:
@@ -19,16 +18,7 @@ class Model(DeclarativeBase):
     """The declarative base of every table."""
 
 
-class Session(FlaskSession):
-    """The session of a request. Its statements are Core's, on the one engine: most have no object to let go of."""
-
-    def expunge_all(self) -> None:
-        """Lets go of the objects, where there are any."""
-        if self.identity_map or self._new:
-            super().expunge_all()
-
-
-db = SQLAlchemy(model_class=Model, disable_autonaming=True, session_options={"class_": Session})
+db = SQLAlchemy(model_class=Model, disable_autonaming=True)
 migrate = Migrate(db=db)
 
 

@@ -49,6 +49,17 @@ def test_a_refused_body_takes_no_key(client: FlaskClient) -> None:
     assert client.post("/heroes/", json=HERO, headers=KEY).status_code == 200
 
 
+def test_a_hero_that_could_not_be_stored_takes_no_key(client: FlaskClient, query: Query) -> None:
+    query("ALTER TABLE hero RENAME COLUMN age TO years")
+    assert client.post("/heroes/", json=HERO, headers=KEY).status_code == 503
+    assert query("SELECT key FROM idempotency_key") == []
+    query("ALTER TABLE hero RENAME COLUMN years TO age")
+    again = client.post("/heroes/", json=HERO, headers=KEY)
+
+    assert again.status_code == 200
+    assert "Idempotent-Replayed" not in again.headers
+
+
 @pytest.mark.parametrize(("length", "status"), [(255, 200), (256, 422)])
 def test_a_key_has_at_most_255_characters(client: FlaskClient, length: int, status: int) -> None:
     response = client.post("/heroes/", json=HERO, headers={"Idempotency-Key": "k" * length})
