@@ -28,8 +28,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     database.init_app(app)
     metrics.init_app(app)
     errors.init_app(app)
-    document.init_app(app, views.blueprint)
+    app.register_blueprint(views.blueprint)
     app.register_blueprint(health.blueprint)
+    document.init_app(app)
     app.cli.add_command(cli.commands)
     access.init_app(app)
     return app

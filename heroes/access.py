@@ -10,14 +10,14 @@ from flask_httpauth import HTTPTokenAuth  # type: ignore[import-untyped]
 from werkzeug.exceptions import Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from heroes.http import needs_token
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 REALM = "heroes"
-SECURITY_SCHEME = {"type": "http", "scheme": "bearer"}
-SAFE_METHODS = frozenset({"GET", "HEAD"})
 # Open whatever API_TOKENS_PROTECT says: they show no data, and a token can only be entered on an open page.
-OPEN_BLUEPRINTS = frozenset({"health", "pages", "docs_assets", "redoc_assets", "api-docs"})
+OPEN_BLUEPRINTS = frozenset({"health", "pages", "docs_assets", "redoc_assets"})
 OPEN_ENDPOINTS = frozenset({None, "static"})
 
 # What a script of another origin may read beyond the body.
@@ -70,34 +70,12 @@ auth.error_handler(refuse)
 check_token = auth.login_required(lambda: None)
 
 
-def needs_token(protect: str, method: str) -> bool:
-    """Whether API_TOKENS_PROTECT `protect` asks for a token on a method. A preflight can carry none."""
-    return method != "OPTIONS" and (protect == "all" or method not in SAFE_METHODS)
-
-
 def authenticate() -> None:
     """Raises NotAuthenticated where the request needs a token and has none that is known."""
     if request.blueprint in OPEN_BLUEPRINTS or request.endpoint in OPEN_ENDPOINTS:
         return
     if needs_token(current_app.config["API_TOKENS_PROTECT"], request.method):
         check_token()
-
-
-def document_tokens(app: Flask) -> None:
-    """Says in the API document, where it is made already, which operations need a token."""
-    spec = app.extensions["flask-smorest"]["apis"][""]["ext_obj"].spec
-    spec.components.security_scheme("bearer", SECURITY_SCHEME)
-    error: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Error"}}
-    refusal = {
-        "description": NotAuthenticated.detail,
-        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
-        "content": {"application/json": error},
-    }
-    for operations in spec.to_dict()["paths"].values():
-        for method, operation in operations.items():
-            if needs_token(app.config["API_TOKENS_PROTECT"], method.upper()):
-                operation["security"] = [{"bearer": []}]
-                operation["responses"]["401"] = refusal
 
 
 def secured(wsgi_app: "WSGIApplication") -> "WSGIApplication":
@@ -118,7 +96,6 @@ def init_app(app: Flask) -> None:
     """Protects the app as its settings say; without any it is open to whoever reaches it, as the tutorial is."""
     if app.config["API_TOKENS"] is not None:
         app.before_request(authenticate)
-        document_tokens(app)
     if app.config["CORS_ORIGINS"] is not None:
         CORS(
             app,

@@ -2,19 +2,21 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import flask
 import flask_smorest
-from flask import Flask, redirect, render_template, url_for
+from flask import Flask, current_app, redirect, render_template, url_for
 from flask_smorest.spec.plugins import FlaskPlugin
 from marshmallow import Schema, fields
 from werkzeug.wrappers import Response
 
 from heroes.config import VERSION
+from heroes.extensions import JSONResponse
 from heroes.fields import Int, OneOf, Str
-from heroes.http import operation
+from heroes.http import needs_token, operation
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -55,6 +57,12 @@ def reference(name: str) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
 
 
+SECURITY_SCHEME = {"type": "http", "scheme": "bearer"}
+REFUSAL = {
+    "description": "Not authenticated",
+    "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    "content": reference("Error"),
+}
 CONTENT: dict[int, dict[str, Any]] = {304: {}, 422: reference("HTTPValidationError")}
 
 
@@ -113,7 +121,7 @@ class Blueprint(flask_smorest.Blueprint):
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest's Api without its own envelope of errors: ours is in errors.py."""
+    """flask-smorest's Api for the document alone: pages, and an envelope of errors, are ours."""
 
     DEFAULT_ERROR_RESPONSE_NAME = None
 
@@ -173,19 +181,22 @@ def redoc() -> Response | str:
     return render_template("redoc.html") if find_spec("flask_openapi_redoc") else redirect(url_for("pages.docs"))
 
 
-def assets(name: str, package: str, folder: str) -> flask.Blueprint | None:
-    """A blueprint that serves the files an installed package ships, below /`name`/assets; None without the package."""
-    spec = find_spec(package)
-    if spec is None or spec.submodule_search_locations is None:
-        return None
-    path = f"{spec.submodule_search_locations[0]}/{folder}"
-    return flask.Blueprint(f"{name}_assets", __name__, static_folder=path, static_url_path=f"/{name}/assets")
+@pages.get("/openapi.json")
+def openapi_json() -> Response:
+    """The API document."""
+    config = current_app.config
+    resources = tuple(each for each in current_app.blueprints.values() if isinstance(each, Blueprint))
+    return JSONResponse(document(resources, None if config["API_TOKENS"] is None else config["API_TOKENS_PROTECT"]))
 
 
-def init_app(app: Flask, *blueprints: flask_smorest.Blueprint) -> None:
-    """Registers the API's blueprints, the document at /openapi.json, Swagger UI at /docs and ReDoc at /redoc."""
-    app.config.from_mapping(API_TITLE="heroes", API_VERSION=VERSION, OPENAPI_VERSION="3.1.0", OPENAPI_URL_PREFIX="/")
-    # One for each app: a shared one would show every app the last one's document.
+@cache
+def document(resources: tuple[Blueprint, ...], protect: str | None) -> dict[str, Any]:
+    """The API document of some resources, whose operations need a token as `protect` says: "writes", "all" or none.
+
+    Made when it is first asked for, in an app of its own: neither a start nor a worker that nobody asks pays for it.
+    """
+    app = flask.Flask(__name__)
+    app.config.from_mapping(API_TITLE="heroes", API_VERSION=VERSION, OPENAPI_VERSION="3.1.0")
     api = Api(app, spec_kwargs={"flask_plugin": Paths()})
     for field, type_name in ((Int, "integer"), (Str, "string"), (OneOf, "string")):
         api.register_field(field, type_name, None)
@@ -198,8 +209,30 @@ def init_app(app: Flask, *blueprints: flask_smorest.Blueprint) -> None:
         api.spec.components.schema(name, schema)
     # The operations have no tags, as in the tutorial, so there are none to list.
     api.spec.tag = lambda tag: api.spec
-    for blueprint in blueprints:
+    for blueprint in resources:
         api.register_blueprint(blueprint)
+    if protect:
+        api.spec.components.security_scheme("bearer", SECURITY_SCHEME)
+    made: dict[str, Any] = api.spec.to_dict()
+    for operations in made["paths"].values():
+        for method, described in operations.items():
+            if protect and needs_token(protect, method.upper()):
+                described["security"] = [{"bearer": []}]
+                described["responses"]["401"] = REFUSAL
+    return made
+
+
+def assets(name: str, package: str, folder: str) -> flask.Blueprint | None:
+    """A blueprint that serves the files an installed package ships, below /`name`/assets; None without the package."""
+    spec = find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        return None
+    path = f"{spec.submodule_search_locations[0]}/{folder}"
+    return flask.Blueprint(f"{name}_assets", __name__, static_folder=path, static_url_path=f"/{name}/assets")
+
+
+def init_app(app: Flask) -> None:
+    """Registers the document at /openapi.json, Swagger UI at /docs and ReDoc at /redoc."""
     app.register_blueprint(pages)
     for blueprint in (
         assets("docs", "flask_swagger_ui", "dist"),

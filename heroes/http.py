@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # What may be in a Host: RFC 9110, 7.2, which takes it from RFC 3986, 3.2.2.
 HOST = re.compile(r"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 OUT_OF_RANGE = ("less_than_equal", "greater_than_equal")
 
 # What a view gives: content for its schema and headers, or a whole response.
@@ -118,6 +119,11 @@ def refuse_early() -> None:
         raise BadRequest
     if "//" in request.environ["PATH_INFO"]:
         raise NotFound
+
+
+def needs_token(protect: str, method: str) -> bool:
+    """Whether API_TOKENS_PROTECT `protect` asks for a token on a method. A preflight can carry none."""
+    return method != "OPTIONS" and (protect == "all" or method not in SAFE_METHODS)
 
 
 def is_json(content_type: str | None) -> bool:
