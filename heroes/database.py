@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -10,20 +11,20 @@ from contextlib import contextmanager
 from functools import cache
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from click import Command
 from flask import Flask, current_app
-from flask_migrate import upgrade
-from sqlalchemy import URL, Connection, CursorResult, ExceptionContext, Executable, Row, event, make_url, text
+from sqlalchemy import URL, Connection, CursorResult, ExceptionContext, Executable, Row, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.local import LocalProxy
 
 from heroes.config import ConfigError
-from heroes.extensions import db, migrate
+from heroes.extensions import db
 
 BEGIN = text("BEGIN")
+REVISIONS = text("SELECT version_num FROM alembic_version")
 MIGRATIONS = Path(__file__).parent / "migrations"
 READ_ONLY = "25006"  # PostgreSQL's code for a write on a standby or on a server that was made read-only
 # The first release without the WAL-reset bug, of the lines that it was fixed in and of all others
@@ -187,15 +188,32 @@ def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
 
 @cache
 def outdated_revisions() -> frozenset[str]:
-    """The revisions of the schema that this release has a migration beyond."""
-    script = ScriptDirectory(str(MIGRATIONS))
-    return frozenset(entry.revision for entry in script.walk_revisions()).difference(script.get_heads())
+    """The revisions of the schema that this release has a migration beyond. Read without Alembic: see bind_migrate."""
+    migrations = [path.read_text() for path in (MIGRATIONS / "versions").glob("*.py")]
+    return frozenset(re.findall(r"^down_revision = ['\"](\w+)['\"]", "\n".join(migrations), re.MULTILINE))
 
 
 def is_behind(connection: Connection) -> bool:
     """Whether the database lacks a migration; one at the unknown revision of a later release lacks none."""
-    revisions = MigrationContext.configure(connection).get_current_heads()
+    if not inspect(connection).has_table("alembic_version"):
+        return True
+    revisions = connection.execute(REVISIONS).scalars().all()
     return not revisions or not outdated_revisions().isdisjoint(revisions)
+
+
+def bind_migrate(app: Flask) -> None:
+    """Binds Flask-Migrate, with its commands, to the app when either is first wanted: Alembic takes a fifth of a start,
+    and a server whose schema is the newest has no use for it."""
+
+    def bound() -> Flask:
+        from flask_migrate import Migrate
+
+        if type(app.extensions["migrate"]) is LocalProxy:
+            Migrate(app, db, directory=str(MIGRATIONS))
+        return app
+
+    app.extensions["migrate"] = LocalProxy(lambda: bound().extensions["migrate"])
+    app.cli.add_command(cast(Command, LocalProxy(lambda: bound().cli.commands["db"])), "db")
 
 
 def make_schema() -> None:
@@ -206,6 +224,8 @@ def make_schema() -> None:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             behind = is_behind(connection)
         if behind:
+            from flask_migrate import upgrade
+
             upgrade()
     if current_app.extensions["heroes"]["sqlite_directory"]:
         # No connection may cross a fork (https://sqlite.org/howtocorrupt.html, 2.6).
@@ -229,7 +249,7 @@ def init_app(app: Flask) -> None:
     directory = os.path.dirname(url.database) if "pool_size" in options and url.database else None
     app.extensions["heroes"] = {"sqlite_directory": directory}
     db.init_app(app)
-    migrate.init_app(app, directory=str(MIGRATIONS))
+    bind_migrate(app)
     with app.app_context():
         if url.get_backend_name() != "sqlite":
             event.listen(db.engine, "handle_error", prepare_error)

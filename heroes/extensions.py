@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 import flask
 import orjson
 from flask.json.provider import JSONProvider as FlaskJSONProvider
-from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase
 
@@ -19,7 +18,6 @@ class Model(DeclarativeBase):
 
 
 db = SQLAlchemy(model_class=Model, disable_autonaming=True)
-migrate = Migrate(db=db)
 
 
 class JSONResponse(flask.Response):

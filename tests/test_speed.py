@@ -1,10 +1,13 @@
 """What speed rests on and no machine changes: statements, connections and steps per request."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
@@ -117,3 +120,10 @@ def remembering(wsgi_app: Any, counts: list[int]) -> Any:
         return answer[0]
 
     return app
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_a_start_on_the_newest_schema_loads_no_alembic(database_url: str) -> None:
+    trial = "import sys, wsgi; sys.exit('alembic' in sys.modules)"
+
+    subprocess.run([sys.executable, "-c", trial], cwd=ROOT, env=os.environ | {"DATABASE_URL": database_url}, check=True)
