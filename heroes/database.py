@@ -208,8 +208,7 @@ def bind_migrate(app: Flask) -> None:
     def bound() -> Flask:
         from flask_migrate import Migrate
 
-        if type(app.extensions["migrate"]) is LocalProxy:
-            Migrate(app, db, directory=str(MIGRATIONS))
+        Migrate(app, db, directory=str(MIGRATIONS))
         return app
 
     app.extensions["migrate"] = LocalProxy(lambda: bound().extensions["migrate"])
