@@ -50,9 +50,10 @@ def transaction() -> Iterator[None]:
     """Makes one transaction of several statements, the first of which writes. Where something is raised it is undone
     with the request's session."""
     with turn():
-        db.session.execute(BEGIN)
+        connection = db.session.connection()
+        connection.execute(BEGIN)
         yield
-        db.session.commit()
+        connection.commit()
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import flask
 import orjson
 from flask.json.provider import JSONProvider as FlaskJSONProvider
 from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy.session import Session as FlaskSession
+from sqlalchemy import Connection
 from sqlalchemy.orm import DeclarativeBase
 
 if TYPE_CHECKING:
@@ -17,7 +19,30 @@ class Model(DeclarativeBase):
     """The declarative base of every table."""
 
 
-db = SQLAlchemy(model_class=Model, disable_autonaming=True)
+class Session(FlaskSession):
+    """The session of a request. In autocommit it has no transaction to keep, so it is one connection, borrowed from the
+    pool when it is first used and until it is closed; whatever runs in the session runs there."""
+
+    borrowed: Connection | None = None
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Connection:
+        """The connection."""
+        if self.borrowed is None:
+            self.borrowed = self._db.engine.connect()
+        return self.borrowed
+
+    connection = get_bind
+
+    def close(self) -> None:
+        """Gives the connection back, what is not committed undone."""
+        if self.identity_map or self.in_transaction():
+            super().close()
+        if self.borrowed is not None:
+            self.borrowed.close()
+            self.borrowed = None
+
+
+db = SQLAlchemy(model_class=Model, disable_autonaming=True, session_options={"class_": Session})
 
 
 class JSONResponse(flask.Response):

@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect, select, text
 
 from heroes import create_app
 from heroes.config import ConfigError
 from heroes.database import engine_options, has_wal_reset_bug
 from heroes.extensions import db
+from heroes.models import Hero
 
 ROOT = Path(__file__).parent.parent
 sqlite_only = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
@@ -208,3 +210,18 @@ def test_start_up_says_which_sqlite_it_is(serve):
 )
 def test_the_wal_reset_bug_is_known_by_version(version, buggy):
     assert has_wal_reset_bug(version) is buggy
+
+
+def test_objects_live_on_the_session_s_one_connection(app, query):
+    with app.app_context():
+        db.session.add(Hero(name="Deadpond", secret_name="Dive Wilson"))
+        db.session.commit()
+        hero = db.session.scalars(select(Hero)).one()
+        db.session.connection().execute(text("SELECT 1"))
+
+        assert db.engine.pool.checkedout() == 1
+        assert hero.name == "Deadpond"
+        db.session.remove()
+        assert db.engine.pool.checkedout() == 0
+        assert inspect(hero).detached
+    assert query("SELECT name FROM hero") == [("Deadpond",)]
