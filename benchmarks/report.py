@@ -33,11 +33,7 @@ GROWN = 1.25
 UNFAIR = "its writers take SQLite's lock in no order: most wait less for it, some far longer, as its p99 shows"
 ONE_PROCESS = "uvicorn is one process; gunicorn's master comes on top once, and replaces a worker that dies"
 BARE = "it loads no schemas, no API document and no migrations"
-SMALLER = "Falcon has no request and app context, and as its documentation writes it, it validates nothing"
 REASONS: dict[tuple[str, str], str] = {
-    ("falcon", "cpu"): SMALLER,
-    ("falcon", "throughput"): SMALLER,
-    ("falcon", "p50"): SMALLER,
     ("tutorial", "p50"): UNFAIR,
     ("tutorial-journal", "p50"): UNFAIR,
     ("litestar", "p50"): UNFAIR,
