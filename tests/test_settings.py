@@ -3,8 +3,11 @@
 import runpy
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from heroes.config import ConfigError, Settings, from_environment
@@ -102,3 +105,28 @@ def test_gunicorn_does_not_start_with_a_wrong_setting(name, value, tmp_path):
     assert lines
     assert {line.startswith(f"heroes: {name}: ") for line in lines} == {True}
     assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_pinned_workers_are_spread_over_the_cores(serve):
+    server = serve(PIN_WORKERS="1", WEB_CONCURRENCY="3", ACCESS_LOG="off")
+    master = psutil.Process(server.process.pid)
+
+    def spread():
+        deadline = time.monotonic() + 20
+        while True:
+            workers = master.children()
+            cores = [worker.cpu_affinity() for worker in workers]
+            if len(workers) == 3 and all(len(own) == 1 for own in cores) or time.monotonic() > deadline:
+                return workers, Counter(core for [core] in cores)
+            time.sleep(0.05)
+
+    workers, taken = spread()
+    assert sum(taken.values()) == 3
+    assert max(taken.values()) - min(taken.get(core, 0) for core in master.cpu_affinity()) <= 1
+    for worker in workers[:2]:
+        worker.kill()
+        worker.wait()
+        _, taken = spread()
+        assert max(taken.values()) - min(taken.get(core, 0) for core in master.cpu_affinity()) <= 1
+    assert server.answers()
