@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -146,7 +145,8 @@ def running(command: Sequence[str], environment: Mapping[str, str], port: int, l
         yield connection
     finally:
         connection.close()
-        process.send_signal(signal.SIGINT)
+        # Not SIGINT: a worker of gunicorn that is just handing a request to a thread hangs in its handler.
+        process.terminate()
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
