@@ -253,7 +253,7 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
             promoted = time.monotonic()
             with first.inside():
                 Thread(target=write_to, args=[primary.url, acknowledged], daemon=True).start()
-            until(lambda: any(writer.created[-1][3] > promoted for writer in abandoned))
+            until(lambda: any(answered > promoted for writer in abandoned for *_, answered in writer.created[-1:]))
             time.sleep(load)
         problems = acknowledged + compare([*separated, returned, *abandoned], standby.url)
         if processes != [worker.pid for server in servers for worker in workers(server)]:
