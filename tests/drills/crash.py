@@ -198,7 +198,7 @@ def drill(name: str, url: str, postgres: Cluster | None, folder: Path, kills: in
 
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:
-    """Yields the report of 30 kills on each database, of 5 when quick."""
+    """Yields the report of 30 kills on each database, of 3 when quick."""
     with databases(folder) as kinds:
         for name, url, postgres in kinds:
-            yield drill(name, url, postgres, folder, 5 if quick else 30)
+            yield drill(name, url, postgres, folder, 3 if quick else 30)

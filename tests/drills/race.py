@@ -100,7 +100,7 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
     """Yields a report for each database: 30 seconds of writing, of 2 when quick, and the races.
 
     A writer that has to wait for as long, or for the 5 seconds that are the default, is refused, which is a problem."""
-    seconds, increments, rounds = (2, 25, 50) if quick else (30, 250, 300)
+    seconds, increments, rounds = (2, 15, 30) if quick else (30, 250, 300)
     environment = {
         "WEB_CONCURRENCY": str(PROCESSES),
         "ACCESS_LOG": "off",
