@@ -1,5 +1,7 @@
 """Who may call: open by default, tokens, origins, hosts, proxies; and the headers for browsers."""
 
+import urllib.request
+
 import pytest
 from flask import Flask, request
 from openapi_spec_validator import validate
@@ -230,3 +232,19 @@ def test_the_pages_run_no_script_but_their_own(started, path):
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "<script>" not in response.text
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_gunicorn_believes_no_header_about_where_a_request_came_from(serve):
+    server = serve()
+    claims = {
+        "SCRIPT_NAME": "/heroes",
+        "PATH_INFO": "/docs",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-For": "6.6.6.6",
+    }
+    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/heroes/", headers=claims), timeout=30) as answer:
+        assert answer.read() == b"[]"
+
+    assert '"route":"/heroes/"' in server.log.read_text()
+    assert "6.6.6.6" not in server.log.read_text()

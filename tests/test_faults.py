@@ -148,7 +148,7 @@ def test_a_damaged_file(database_url, refused, client):
     refused("POST", "/heroes/", HERO)
 
 
-@pytest.mark.parametrize("method, path, body", [("POST", "/heroes/", HERO), ("GET", "/heroes/", None)])
+@pytest.mark.parametrize("method, path, body", [*WRITES, ("GET", "/heroes/", None)])
 def test_no_connection_is_left_in_the_pool(app, refused, unchanged, method, path, body):
     with app.app_context(), db.engine.connect():
         refused(method, path, body)

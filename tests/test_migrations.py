@@ -12,10 +12,12 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import inspect
 
 from heroes import create_app
+from heroes.database import MIGRATIONS, outdated_revisions
 from heroes.extensions import db
 
 ROOT = Path(__file__).parent.parent
@@ -196,3 +198,9 @@ def test_a_migration_may_take_longer_than_a_request(empty_database_url):
         assert tables() == set(db.metadata.tables)
         db.session.remove()
         db.engine.dispose()
+
+
+def test_outdated_are_all_revisions_but_alembic_s_heads():
+    script = ScriptDirectory(str(MIGRATIONS))
+
+    assert outdated_revisions() == {each.revision for each in script.walk_revisions()} - set(script.get_heads())
