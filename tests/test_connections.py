@@ -1,6 +1,7 @@
 """A worker's threads are there for requests: no connection holds one while nothing comes from it."""
 
 import http.client
+import os
 import re
 import resource
 import signal
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import Server
-from tests.test_zero_downtime import load
+from tests.test_zero_downtime import load, wait
 
 READ = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -104,7 +105,10 @@ def test_connections_wait_for_descriptors(serve):
     limits = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
     with ExitStack() as stack:
         connect(server, stack, 1)
-        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (worker.num_fds(), limits[1]))
+        wait(lambda: [c.status for c in worker.net_connections()].count(psutil.CONN_ESTABLISHED) == 1)
+        used = {int(name) for name in os.listdir(f"/proc/{worker.pid}/fd")}
+        first_free = min(set(range(len(used) + 1)) - used)
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (first_free, limits[1]))
         when_full(server, stack, lambda: resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, limits))
     assert "No connection: [Errno 24]" in server.log.read_text()
 
