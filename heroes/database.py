@@ -67,11 +67,12 @@ def turn(patience: float | None = None) -> Iterator[None]:
     patience: seconds, DATABASE_TIMEOUT by default. Raises PoolTimeout where the turn comes later than that: the one
     before may have waited as long for another program's lock, and those waits must not add up.
     """
-    directory = current_app.extensions["heroes"]["sqlite_directory"]
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    directory = app.extensions["heroes"]["sqlite_directory"]
     if directory is None:
         yield
         return
-    deadline = time.monotonic() + (patience or current_app.config["DATABASE_TIMEOUT"])
+    deadline = time.monotonic() + (patience or app.config["DATABASE_TIMEOUT"])
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

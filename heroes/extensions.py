@@ -1,10 +1,12 @@
 """The Flask extensions, bound to an app by the factory, so that nobody has to import the factory."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import flask
 import orjson
+from flask.globals import app_ctx
 from flask.json.provider import JSONProvider as FlaskJSONProvider
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session as FlaskSession
@@ -42,7 +44,21 @@ class Session(FlaskSession):
             self.borrowed = None
 
 
-db = SQLAlchemy(model_class=Model, disable_autonaming=True, session_options={"class_": Session})
+class Database(SQLAlchemy):
+    """Flask-SQLAlchemy, with a shorter way to a context's session and from it."""
+
+    def _make_session_factory(self, options: dict[str, Any]) -> Any:
+        return partial(Session, db=self, query_cls=self.Query, **options)
+
+    def _teardown_session(self, exc: BaseException | None) -> None:
+        session = self.session.registry.registry.pop(context(), None)
+        if session is not None:
+            session.close()
+
+
+# What a session belongs to.
+context = app_ctx._get_current_object  # type: ignore[attr-defined]
+db = Database(model_class=Model, disable_autonaming=True, session_options={"scopefunc": context})
 
 
 class JSONResponse(flask.Response):
