@@ -95,6 +95,10 @@ class Scalar(fields.Field[Any]):
         if value is None and not self.allow_none:
             raise ValidationError(fault(self.type_fault))
 
+    def _validate(self, value: Any) -> None:
+        if self.validators:
+            super()._validate(value)
+
 
 class Int(Scalar):
     """An integer from `ge` to `le` (by default what a signed 64-bit column holds; None is no bound), given as

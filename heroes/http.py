@@ -5,10 +5,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from email.message import Message
 from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 import flask
+from flask.sessions import NullSession, SessionInterface
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge
 from werkzeug.routing import MapAdapter
@@ -46,6 +47,11 @@ class Request(flask.Request):
             environ["PATH_INFO"] = path
         super().__init__(environ, *args, **kwargs)
 
+    def close(self) -> None:
+        """Closes the files of a form, were there any."""
+        if "files" in vars(self):
+            super().close()
+
     # Flask asks for them three times a request.
     blueprints = cached_property(flask.Request.blueprints.fget)  # type: ignore[attr-defined]
 
@@ -72,11 +78,22 @@ class Request(flask.Request):
         return body
 
 
+class NoSessions(SessionInterface):
+    """Nothing is kept in a cookie."""
+
+    null = NullSession()
+
+    def open_session(self, app: flask.Flask, request: flask.Request) -> NullSession:
+        """The session that every request has, and none may write to."""
+        return self.null
+
+
 class Service(flask.Flask):
     """Flask with our requests and answers, and without what no view here needs and each request would pay for."""
 
     request_class = Request
     json_provider_class = JSONProvider
+    session_interface = NoSessions()
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -107,7 +124,7 @@ class Service(flask.Flask):
 
 def current_request() -> Request:
     """The request itself: Flask's proxy would look for it again at each attribute."""
-    return cast(Request, flask.request._get_current_object())  # type: ignore[attr-defined]
+    return flask.request._get_current_object()  # type: ignore[attr-defined, no-any-return]
 
 
 def refuse_early() -> None:

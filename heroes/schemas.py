@@ -1,6 +1,5 @@
 """What goes in and what comes out: the tutorial's models as schemas, which know no Flask and no SQLAlchemy."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, missing
@@ -34,7 +33,7 @@ class Model(Schema):
 
     def load(self, data: Any, **kwargs: Any) -> dict[str, Any]:
         """What the fields make of an object's values. Raises ValidationError with the faults of all of them."""
-        if not isinstance(data, Mapping):
+        if not isinstance(data, dict):
             raise ValidationError([fault("model_attributes_type")])
         loaded, faults = {}, {}
         for name, field in self.load_fields.items():
