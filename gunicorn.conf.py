@@ -13,12 +13,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from email.utils import formatdate
+from functools import lru_cache, partial
 from importlib.util import find_spec
 
 import gunicorn.glogging
 import gunicorn.http.wsgi
 import gunicorn.util
 import gunicorn.workers.base
+from gunicorn.http.wsgi import HEADER_VALUE_RE
 from gunicorn.workers.gthread import DEFAULT_WORKER_DATA_TIMEOUT, STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 from pythonjsonlogger.orjson import OrjsonFormatter
 
@@ -51,9 +54,11 @@ CONSTANT = {
     "Referrer-Policy",
     "X-Content-Type-Options",
 }
+# Headers of which nothing but the value can be wrong.
+PLAIN = {"ETag", "X-Request-ID"}
 
 
-class Response(gunicorn.http.wsgi.Response):
+class Response(gunicorn.http.wsgi.Response.__mro__[-2]):  # the last but object: after a HUP the first is our own
     """gunicorn's answer with its head and the first piece of its body in one write: it would write the head on its own,
     and of a worker that is killed in between a proxy has half an answer, too late to ask another."""
 
@@ -61,9 +66,9 @@ class Response(gunicorn.http.wsgi.Response):
     checked: set[tuple[str, str]] = set()
 
     def process_headers(self, headers):
-        """Checks the headers that are the same on every answer once, not each time."""
+        """Checks the headers that are the same on every answer once, not each time, and of the plain ones the value."""
         for header in headers:
-            if header in self.checked:
+            if header in self.checked or (header[0] in PLAIN and HEADER_VALUE_RE.fullmatch(header[1])):
                 self.headers.append(header)
             else:
                 super().process_headers([header])
@@ -98,6 +103,9 @@ class Response(gunicorn.http.wsgi.Response):
 
 
 gunicorn.http.wsgi.Response = Response
+# The Date header is made once a second.
+date = lru_cache(maxsize=1)(partial(formatdate, usegmt=True))
+gunicorn.util.http_date = lambda: date(int(time.time()))
 
 
 class Worker(ThreadWorker):
@@ -116,7 +124,14 @@ class Worker(ThreadWorker):
         self.poller = select.epoll()
         self.keepalived_conns = {}
         self.conns = set()
+        # What is the same for every request.
+        self.environ = gunicorn.http.wsgi.base_environ(self.cfg)
+        gunicorn.http.wsgi.base_environ = lambda cfg: self.environ.copy()
         super(ThreadWorker, self).init_process()
+
+    def handle_usr1(self, sig, frame):
+        super().handle_usr1(sig, frame)
+        self.environ["wsgi.errors"] = gunicorn.http.wsgi.WSGIErrorsWrapper(self.cfg)
 
     def run(self):
         """The main thread: keeps house until the worker shall stop and its connections are closed."""
@@ -220,7 +235,7 @@ class Worker(ThreadWorker):
 bind = os.environ.get("BIND") or f"127.0.0.1:{number('PORT', 8000)}"
 worker_class = Worker
 workers = number("WEB_CONCURRENCY", min(2 * (os.cpu_count() or 1) + 1, 9))
-threads = number("GUNICORN_THREADS", 4)
+threads = number("GUNICORN_THREADS", 3)
 # Recycled now and then, so that a leak in any library stays small; apart, so that they don't all go at once.
 max_requests = number("MAX_REQUESTS", 100_000, lowest=0)
 max_requests_jitter = max_requests // 10
@@ -318,6 +333,10 @@ if os.environ.get("PIN_WORKERS", "").lower() in {"1", "on", "t", "true", "y", "y
     def post_fork(server, worker):
         """Keeps the worker there."""
         os.sched_setaffinity(0, {worker.core})
+
+
+def pre_request(worker, req):
+    """Nothing; gunicorn's own would log paths, which hold what a client looks for."""
 
 
 def post_worker_init(worker):

@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 
 ROOT = Path(__file__).resolve().parent.parent
 ORACLE_PYTHON = ROOT / ".venv-oracle" / "bin" / "python"
-THREADS = 4
+THREADS = 3
 START_SECONDS = 60
 
 CORES = sorted(os.sched_getaffinity(0))

@@ -97,7 +97,7 @@ class Settings(Schema):
     )
     PORT = number("PORT", 8000, 0, "port to listen on, on loopback")
     WEB_CONCURRENCY = number("WEB_CONCURRENCY", None, 1, "worker processes; twice the cores and one more, at most 9")
-    GUNICORN_THREADS = number("GUNICORN_THREADS", 4, 1, "threads of a worker, and connections of its pool")
+    GUNICORN_THREADS = number("GUNICORN_THREADS", 3, 1, "threads of a worker, and connections of its pool")
     PIN_WORKERS = setting(
         fields.Boolean,
         "PIN_WORKERS",
