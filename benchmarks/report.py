@@ -153,8 +153,8 @@ Machine: {results["cpu"]}, {results["cores"]} cores, {results["memory"]}; {resul
 {", ".join(versions)}.
 
 Each server runs alone, with one worker pinned to one core, wrk on {others} with {results["connections"]} connections
-that stay open, access logs off. The WSGI servers have gunicorn's gthread worker with {results["threads"]} threads and
-the settings that heroes has, the ASGI ones uvicorn. The table holds {results["rows"]:,} heroes. SQLite files are in WAL
+that stay open, access logs off. The WSGI servers have gunicorn with {results["threads"]} threads and the settings that
+heroes has, in its gthread worker, of which heroes brings its own form; the ASGI ones have uvicorn. The table holds {results["rows"]:,} heroes. SQLite files are in WAL
 mode with `synchronous=FULL`: every answered write is on the disk. The line "rollback journal" is the tutorial with
 SQLite's default, which is as durable and which its users have. heroes runs on the table that it makes itself, whose
 ids are never given out twice, the others on the tutorial's.
