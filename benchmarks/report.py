@@ -154,10 +154,10 @@ Machine: {results["cpu"]}, {results["cores"]} cores, {results["memory"]}; {resul
 
 Each server runs alone, with one worker pinned to one core, wrk on {others} with {results["connections"]} connections
 that stay open, access logs off. The WSGI servers have gunicorn with {results["threads"]} threads and the settings that
-heroes has, in its gthread worker, of which heroes brings its own form; the ASGI ones have uvicorn. The table holds {results["rows"]:,} heroes. SQLite files are in WAL
-mode with `synchronous=FULL`: every answered write is on the disk. The line "rollback journal" is the tutorial with
-SQLite's default, which is as durable and which its users have. heroes runs on the table that it makes itself, whose
-ids are never given out twice, the others on the tutorial's.
+heroes has, in its gthread worker, of which heroes brings its own form; the ASGI ones have uvicorn. The table holds
+{results["rows"]:,} heroes. SQLite files are in WAL mode with `synchronous=FULL`: every answered write is on the disk.
+The line "rollback journal" is the tutorial with SQLite's default, which is as durable and which its users have. heroes
+runs on the table that it makes itself, whose ids are never given out twice, the others on the tutorial's.
 
 A server is timed only after its answers to the five operations, a missing hero included, were compared with the
 contract. A run in which one answer was not a success, or in which fewer rows were written than answered, is refused.

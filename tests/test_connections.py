@@ -50,6 +50,18 @@ def test_silent_connections_hold_no_thread(serve):
             assert time.monotonic() - began < 2
 
 
+def test_a_request_that_comes_slowly_holds_a_thread_for_a_limited_time(serve):
+    server = serve(GUNICORN_THREADS="1", GUNICORN_CMD_ARGS="--timeout 3 --keep-alive 1")
+    with ExitStack() as stack:
+        no_head, no_body, proper = connect(server, stack, 3)
+        no_head.sendall(READ[:20])
+        no_body.sendall(b"POST /heroes/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        proper.sendall(READ)
+        assert answer(proper).status == 200
+        assert no_head.recv(1) == b""
+        assert answer(no_body).status == 400
+
+
 def test_a_connection_that_stays_silent_is_closed(serve):
     server = serve(GUNICORN_CMD_ARGS="--keep-alive 1")
     with ExitStack() as stack:
