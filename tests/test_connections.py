@@ -51,7 +51,7 @@ def test_silent_connections_hold_no_thread(serve):
 
 
 def test_a_request_that_comes_slowly_holds_a_thread_for_a_limited_time(serve):
-    server = serve(GUNICORN_THREADS="1", GUNICORN_CMD_ARGS="--timeout 3 --keep-alive 1")
+    server = serve(GUNICORN_THREADS="2", GUNICORN_CMD_ARGS="--timeout 3 --keep-alive 1")
     with ExitStack() as stack:
         no_head, no_body, proper = connect(server, stack, 3)
         no_head.sendall(READ[:20])

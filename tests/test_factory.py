@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
+import flask
 import pytest
 from conftest import ROOT
+from marshmallow import ValidationError, validate
 
 import heroes
 from heroes import create_app
 from heroes.config import ConfigError
+from heroes.fields import Int
 from heroes.schemas import Model
 
 MEMORY = {"SQLALCHEMY_DATABASE_URI": "sqlite://"}
@@ -65,6 +69,23 @@ def test_a_schema_with_more_than_scalars_is_refused() -> None:
 
     with pytest.raises(TypeError, match="Team has more than Scalars"):
         Team()
+
+
+def test_a_scalar_asks_its_validators() -> None:
+    grade = Int(validate=validate.Range(1, 6))
+
+    assert grade.deserialize("6") == 6
+    with pytest.raises(ValidationError):
+        grade.deserialize(7)
+
+
+def test_the_files_of_a_form_are_closed() -> None:
+    app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"})
+    with app.test_request_context(method="POST", data={"file": (BytesIO(b"Deadpond"), "heroes.txt")}):
+        stream = flask.request.files["file"].stream
+        assert stream.read() == b"Deadpond"
+
+    assert stream.closed
 
 
 def test_the_version_is_told_in_one_place() -> None:
