@@ -2,6 +2,8 @@
 
 import json
 import re
+import urllib.error
+import urllib.request
 
 import pytest
 from flask import Flask
@@ -154,6 +156,21 @@ def test_outside_of_requests_there_is_no_id(started, capsys):
 
     record = json.loads(capsys.readouterr().err)
     assert (record["message"], record["request_id"]) == ("Hello", "-")
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+def test_gunicorn_says_no_paths_at_any_level(serve):
+    server = serve(LOG_LEVEL="debug")
+    urllib.request.urlopen(f"{server.url}/heroes/?name=Sentinel", timeout=30).close()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{server.url}/heroes/987654", timeout=30)
+    refused.value.close()
+
+    log = server.log.read_text()
+    assert '"level":"DEBUG"' in log
+    assert '"route":"/heroes/<hero_id>"' in log
+    assert "Sentinel" not in log
+    assert "987654" not in log
 
 
 @pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)

@@ -81,6 +81,13 @@ def test_gunicorn_has_the_same_defaults(monkeypatch):
     assert "PROMETHEUS_MULTIPROC_DIR" not in gunicorn["os"].environ
 
 
+def test_gunicorn_reads_its_settings_again_without_a_trace_of_the_first_time():
+    first, second = (runpy.run_path(str(ROOT / "gunicorn.conf.py")) for _ in range(2))
+
+    # On HUP the master does that: what requests go through must not grow with each time.
+    assert len(second["Response"].__mro__) == len(first["Response"].__mro__) == 3
+
+
 @pytest.mark.parametrize(
     "name, value", [("API_TOKENS", ""), ("LOG_LEVEL", "loud"), ("WEB_CONCURRENCY", "0"), ("PORT", "http")]
 )

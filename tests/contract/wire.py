@@ -145,7 +145,6 @@ def running(command: Sequence[str], environment: Mapping[str, str], port: int, l
         yield connection
     finally:
         connection.close()
-        # Not SIGINT: a worker of gunicorn that is just handing a request to a thread hangs in its handler.
         process.terminate()
         try:
             process.wait(10)
