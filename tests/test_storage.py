@@ -225,3 +225,17 @@ def test_objects_live_on_the_session_s_one_connection(app, query):
         assert db.engine.pool.checkedout() == 0
         assert inspect(hero).detached
     assert query("SELECT name FROM hero") == [("Deadpond",)]
+
+
+def test_a_context_leaves_nothing_in_a_session_that_the_next_one_gets(app, query):
+    with app.app_context():
+        db.session.add(Hero(name="Deadpond", secret_name="Dive Wilson"))
+        left = db.session()
+    with app.app_context():
+        assert db.session() is left
+        assert not left.in_transaction()
+        assert db.session.scalars(select(Hero)).all() == []
+        assert list(left.new) == []
+        with app.app_context():
+            assert db.session() is not left
+    assert query("SELECT name FROM hero") == []
