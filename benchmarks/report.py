@@ -24,6 +24,7 @@ WHOLE = {
     "total": ("memory of all processes, MB", "{:.0f}"),
 }
 HEROES, REFERENCE, FLOOR = "heroes", "tutorial-journal", "floor"
+FLOORS = {FLOOR, "floor-worker"}
 # How many times less CPU than the reference, and how many times the floor's at most.
 FASTER = {"read": 2.5, "list": 6.0, "create": 4.5, "patch": 4.0, "delete": 4.0}
 ABOVE_FLOOR = {"read": 2.0, "list": 1.7, "create": 2.0, "patch": 2.0, "delete": 2.0}
@@ -45,7 +46,7 @@ REASONS: dict[tuple[str, str], str] = {
 }
 
 # Okabe and Ito's colours, which stay apart for the colour-blind.
-COLOURS = {HEROES: "#0072B2", "tutorial": "#D55E00", "tutorial-journal": "#E69F00", FLOOR: "#999999"}
+COLOURS = {HEROES: "#0072B2", "tutorial": "#D55E00", "tutorial-journal": "#E69F00", **dict.fromkeys(FLOORS, "#999999")}
 OTHERS = "#56B4E9"
 
 
@@ -62,8 +63,8 @@ def columns() -> list[tuple[str, str, str]]:
 
 
 def best(results: dict[str, Any], figure: str, operation: str = "") -> str:
-    """The server that is first in a column, the floor left out."""
-    peers = [server for server in results if server != FLOOR]
+    """The server that is first in a column, the floors left out."""
+    peers = [server for server in results if server not in FLOORS]
     choose = max if figure == "throughput" else min
     return choose(peers, key=lambda server: median(results, server, figure, operation))
 
@@ -164,8 +165,9 @@ contract. A run in which one answer was not a success, or in which fewer rows we
 
 Figures are medians of {results["rounds"]} rounds of {results["seconds"]} s, in which the servers take turns; those of
 growth and scaling of {results["few"]}. Memory is the proportional set size after the load. In parentheses: times
-heroes' figure. Bold: first in the column, the floor left out. The floor is bare WSGI with sqlite3 and orjson: no
-framework, no validation. The peers' sources are in [`benchmarks/peers`](../../benchmarks/peers).
+heroes' figure. Bold: first in the column, the floors left out. A floor is bare WSGI with sqlite3 and orjson: no
+framework, no validation, no turns for the writers. The peers' sources are in
+[`benchmarks/peers`](../../benchmarks/peers).
 """
 
 

@@ -123,6 +123,7 @@ SERVERS = [
         ("litestar", "advanced-alchemy", "aiosqlite", "uvicorn", "uvloop", "httptools"),
     ),
     Server("floor", "*the floor*", gunicorn("floor"), ("gunicorn", "orjson")),
+    Server("floor-worker", "*the floor in heroes' worker*", ("-m", "gunicorn", "benchmarks.peers.floor:app"), ()),
 ]
 
 
