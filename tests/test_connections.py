@@ -38,6 +38,17 @@ def answer(connection: socket.socket) -> http.client.HTTPResponse:
     return response
 
 
+def test_gunicorn_s_own_worker_serves_with_the_same_settings(serve):
+    server = serve(GUNICORN_CMD_ARGS="--worker-class gthread")
+    with ExitStack() as stack:
+        [connection] = connect(server, stack, 1)
+        for _ in range(2):
+            connection.sendall(READ)
+            assert answer(connection).status == 200
+        connection.sendall(b"junk\r\n\r\n")
+        assert answer(connection).headers["Content-Type"] == "application/json"
+
+
 def test_silent_connections_hold_no_thread(serve):
     server = serve(GUNICORN_THREADS="1")
     with ExitStack() as stack:

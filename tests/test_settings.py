@@ -88,6 +88,12 @@ def test_gunicorn_reads_its_settings_again_without_a_trace_of_the_first_time():
     assert len(second["Response"].__mro__) == len(first["Response"].__mro__) == 3
 
 
+def test_where_there_is_no_epoll_gunicorn_s_own_worker_serves(monkeypatch):
+    monkeypatch.delattr("select.epoll")
+
+    assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["worker_class"] == "gthread"
+
+
 @pytest.mark.parametrize(
     "name, value", [("API_TOKENS", ""), ("LOG_LEVEL", "loud"), ("WEB_CONCURRENCY", "0"), ("PORT", "http")]
 )
