@@ -46,7 +46,8 @@ class Session(FlaskSession):
 
 class Database(SQLAlchemy):
     """Flask-SQLAlchemy, with a shorter way to a context's session and from it: closed, it serves the next context
-    (https://docs.sqlalchemy.org/en/20/orm/session_basics.html#closing)."""
+    (https://docs.sqlalchemy.org/en/20/orm/session_basics.html#closing). What is set on the session itself, as its
+    `info` or `autoflush`, outlives the context: that belongs in the session's options."""
 
     def _make_session_factory(self, options: dict[str, Any]) -> Any:
         self.closed: list[Session] = []
