@@ -1,18 +1,28 @@
-# One command per chore. Each makes the environment that it needs; nothing wants root or anything outside this folder
-# but PyPI.
+# Development commands; `make help` lists them. Each installs what it needs into .venv. None needs root; only PyPI is contacted.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TESTS := test,metrics,redoc
+TESTS := test,metrics
+# gunicorn or granian
+SERVER ?= gunicorn
 INSTALL = python -m pip install --quiet --disable-pip-version-check
-# The tests start more than a hundred Pythons, each of which would compile the package again.
+# The tests start over a hundred Python processes, each of which would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lint record parity drill bulk soak bench screenshots lowest audit dist clean
+.PHONY: run help test lint record parity drill bulk mutants soak bench screenshots lowest audit dist clean
 
-run: $(VENV)/run  ## the service on http://127.0.0.1:8000
+run: $(VENV)/run-$(SERVER)  ## the service on http://127.0.0.1:8000; PORT=9000, SERVER=granian
 	@echo "heroes: http://127.0.0.1:$${PORT:-8000}/docs"
-	@exec $(BIN)/gunicorn wsgi:app
+	@$(RUN_$(SERVER))
+
+RUN_gunicorn = exec $(BIN)/gunicorn wsgi:app
+# First the settings: with one that can't be used, Granian starts workers for ever.
+RUN_granian = $(BIN)/python -c "import wsgi" && exec $(BIN)/granian --interface wsgi --http 1 --no-ws \
+	--host 127.0.0.1 --port $${PORT:-8000} --workers $${WEB_CONCURRENCY:-1} --blocking-threads $${GUNICORN_THREADS:-3} \
+	--respawn-failed-workers --workers-kill-timeout 30 wsgi:app
+
+help:  ## this list
+	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 test: $(VENV)/test  ## every test, on SQLite and on PostgreSQL
 	$(BIN)/python -m pytest --cov --cov-report=term
@@ -23,23 +33,27 @@ lint: $(VENV)/dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-record: $(VENV)/test .venv-oracle/done  ## records the tutorial's answers again
+record: $(VENV)/test .venv-oracle/done  ## record the tutorial's responses again
 	$(BIN)/python -m tests.contract.record
 
-parity: $(VENV)/test .venv-oracle/done  ## 10,000 random requests to the tutorial and to us, thrice
+parity: $(VENV)/test .venv-oracle/done  ## compare 10,000 random requests with the tutorial, three times
 	for seed in $${SEEDS:-1 2 3}; do $(BIN)/python -m tests.contract.parity --requests 10000 --seed $$seed || exit 1; done
 
-drill: $(VENV)/test  ## kills workers, servers and a primary under load, and cuts hosts off
+drill: $(VENV)/test  ## kill workers, servers and a primary under load, and cut hosts off
 	$(BIN)/python -m tests.drills
 
 bulk: $(VENV)/test  ## a million heroes in and out
 	$(BIN)/python -m tests.bulk
 
+mutants: .venv-mutants/done  ## change the code in small ways, and count the changes that no test notices
+	.venv-mutants/bin/mutmut run
+	.venv-mutants/bin/python -m tests.mutants
+
 soak: $(VENV)/dev  ## ten minutes of mixed load through nginx
 	$(BIN)/python -m tests.soak
 
-bench: .venv-bench/done .venv-oracle/done  ## heroes beside its peers
-	.venv-bench/bin/python -m benchmarks
+bench: .venv-bench/done .venv-oracle/bench  ## heroes and its peers, on gunicorn, Granian and uvicorn
+	.venv-bench/bin/python -m benchmarks $(BENCH)
 
 screenshots: $(VENV)/test  ## the picture in the README
 	$(BIN)/python -m docs.screenshots
@@ -47,7 +61,7 @@ screenshots: $(VENV)/test  ## the picture in the README
 lowest: .venv-lowest/done  ## the tests with the lowest versions that setup.cfg allows
 	.venv-lowest/bin/python -m pytest
 
-# Strict: what couldn't be looked up isn't harmless.
+# Strict: fail if a package could not be looked up.
 audit: $(VENV)/dev  ## known vulnerabilities of what is installed
 	$(BIN)/pip freeze --exclude-editable >$(VENV)/frozen
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/frozen
@@ -55,14 +69,18 @@ audit: $(VENV)/dev  ## known vulnerabilities of what is installed
 dist: $(VENV)/dev  ## the sdist and the wheel
 	$(BIN)/python -m build
 
-clean:
-	rm -rf $(VENV) .venv-* build dist *.egg-info
+clean:  ## remove all environments and builds
+	rm -rf $(VENV) .venv-* mutants build dist *.egg-info
 
 %/pyvenv.cfg:
 	$(PYTHON) -m venv $(@D)
 
-$(VENV)/run: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
-	$(BIN)/$(INSTALL) --editable '.[redoc]'
+$(VENV)/run-gunicorn: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
+	$(BIN)/$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/run-granian: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
+	$(BIN)/$(INSTALL) --editable '.[granian]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
@@ -75,6 +93,15 @@ $(VENV)/dev: $(VENV)/pyvenv.cfg setup.cfg pyproject.toml
 
 .venv-oracle/done: .venv-oracle/pyvenv.cfg tests/contract/oracle-requirements.txt
 	.venv-oracle/bin/$(INSTALL) --requirement tests/contract/oracle-requirements.txt
+	@touch $@
+
+# The tutorial is also measured on Granian, in the environment that it runs from.
+.venv-oracle/bench: .venv-oracle/done .venv-bench/done
+	.venv-oracle/bin/$(INSTALL) "granian==$$(.venv-bench/bin/python -c 'import granian; print(granian.__version__)')"
+	@touch $@
+
+.venv-mutants/done: .venv-mutants/pyvenv.cfg setup.cfg pyproject.toml
+	.venv-mutants/bin/$(INSTALL) --editable '.[mutants,$(TESTS)]'
 	@touch $@
 
 .venv-bench/done: .venv-bench/pyvenv.cfg setup.cfg pyproject.toml

@@ -12,25 +12,33 @@ __all__ = ["__version__", "create_app"]
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
-    """The service as a WSGI application.
+    """Return the service as a Flask application.
 
-    config: Flask settings that override what the environment says, e.g. {"SQLALCHEMY_DATABASE_URI": "sqlite://"}.
-    Raises heroes.config.ConfigError where a setting can't be used.
+    config: Flask settings that override the environment's, e.g. {"SQLALCHEMY_DATABASE_URI": "sqlite://"}.
+    Raises heroes.config.ConfigError if a setting can't be used.
     """
-    from heroes import access, cli, database, document, errors, health, logs, metrics, views
-    from heroes import config as settings
-    from heroes.http import Service
+    # Here, not above: gunicorn.conf.py and setup.cfg read heroes.config without loading the rest.
+    from heroes import commands, models, schemas, views
+    from heroes.config import from_environment
+    from heroes.operations import health, logs, metrics, security
+    from heroes.storage import engine
+    from heroes.web import errors, openapi, requests
 
-    app = Service(__name__)
-    app.config.from_mapping(settings.from_environment(os.environ))
+    app = Flask(__name__)
+    app.config.from_mapping(from_environment(os.environ))
     app.config.from_mapping(config)
-    logs.init_app(app)
-    database.init_app(app)
+    # before_request functions run in this order: a request is counted, then its body and Host are checked, then its
+    # access token. WSGI middleware runs before all of them; what is added last runs first.
+    engine.init_app(app)
     metrics.init_app(app)
+    requests.init_app(app)
     errors.init_app(app)
     app.register_blueprint(views.blueprint)
     app.register_blueprint(health.blueprint)
-    document.init_app(app)
-    app.cli.add_command(cli.commands)
-    access.init_app(app)
+    app.register_blueprint(openapi.blueprint)
+    requests.match_without_slash(app)
+    app.cli.add_command(commands.resource_commands("heroes", models.Hero, schemas.HeroCreate, schemas.HeroPublic))
+    # after_request functions run in reverse order: CORS headers are added, then the request is logged and counted.
+    logs.init_app(app)
+    security.init_app(app)
     return app

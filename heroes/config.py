@@ -1,119 +1,123 @@
-"""Every setting: its environment name, its default, what it is for. The README's table is held against this one."""
+"""Every setting: its environment name, its default and what it is for. A test compares this with docs/settings.md.
 
+gunicorn.conf.py runs this file by its path, so it imports nothing else of heroes.
+"""
+
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from click import ClickException
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
-from webargs.fields import DelimitedList
+from marshmallow import EXCLUDE, Schema, ValidationError
+from marshmallow.fields import Boolean, Integer, List, String
+from marshmallow.validate import OneOf, Range, Regexp
 
 VERSION = "1.0.0"
-MAX_BODY = 1024 * 1024  # bytes
-
-# What a bearer token may look like: RFC 6750, 2.1.
+MAX_PORT = 65535
+DATABASE = Regexp(
+    r"\s*(?:sqlite(?:\+pysqlite)?|postgres|postgresql(?:\+psycopg)?):",
+    error="Must be a sqlite:// or a postgresql:// URL.",
+)
+# RFC 6750, 2.1.
 TOKEN = r"[A-Za-z0-9._~+/-]+=*\Z"
-ORIGIN = r"(?:\*|https?://[A-Za-z0-9.-]+(?::[0-9]+)?)\Z"
-HOST = r"\.?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\Z"
+ORIGIN = r"(?:\*|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)\Z"
+HOST = r"(?:\.?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\])\Z"
+# A path prefix. Browsers read "//" and a backslash as the start of a host; responses repeat it, so it is short.
+PREFIX = re.compile(r"(?=.{0,250}\Z)(?:/[^/\\?#\s]+)*\Z")
+IS_PREFIX = Regexp(PREFIX, error="Must be a path without a slash at its end.")
+# The values of API_TOKENS_PROTECT, each with the methods that need no token. A preflight can carry none.
+TOKENLESS_METHODS = {"writes": {"GET", "HEAD", "OPTIONS"}, "all": {"OPTIONS"}}
+LEVELS = ("info", "debug", "warning", "error")
+ADDRESS = re.compile(r"unix:.+|fd://[0-9]+|(?:[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,9})")
 
 
 class ConfigError(ClickException):
-    """A setting that can't be used, told in one line."""
+    """A setting that can't be used. The message is one line, which `flask` prints, and never shows the value."""
 
 
-class Word(fields.String):
-    """One of a few words, in whichever case."""
+class Word(String):
+    """One of several words, case-insensitive."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
         return str(super()._deserialize(value, attr, data, **kwargs)).lower()
 
 
-def setting(field: type[fields.Field[Any]], name: str, default: Any, about: str, **kwargs: Any) -> fields.Field[Any]:
-    """A field that reads the environment variable `name`; `about` is its line in the README."""
-    return field(data_key=name, load_default=default, metadata={"description": about}, **kwargs)
+class CommaSeparated(List[str]):
+    """A comma-separated list of strings that match a pattern; None if unset, never empty."""
+
+    def __init__(self, pattern: str, **kwargs: Any) -> None:
+        item = String(validate=Regexp(pattern, error="Has an entry that is empty or not well-formed."))
+        super().__init__(item, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
+        if not value:
+            raise ValidationError("Must not be empty.")
+        return super()._deserialize(value.split(","), attr, data, **kwargs)
 
 
-def number(name: str, default: int | None, lowest: int, about: str) -> fields.Field[Any]:
-    """A whole number from `lowest` up."""
-    return setting(fields.Integer, name, default, about, validate=validate.Range(min=lowest))
+def address(value: str) -> None:
+    """Raise ValidationError unless the value is an address that a server can listen on."""
+    match = ADDRESS.fullmatch(value)
+    if match is None or int(match[1] or 0) > MAX_PORT:
+        raise ValidationError("Must be host:port, unix:path or fd://number.")
 
 
-def word(name: str, words: tuple[str, ...], about: str) -> fields.Field[Any]:
-    """One of `words`, the first where nothing is said."""
-    return setting(Word, name, words[0], about, validate=validate.OneOf(words))
-
-
-def several(name: str, pattern: str, about: str) -> fields.Field[Any]:
-    """A comma-separated list of what fits `pattern`; None where nothing is said, and never empty."""
-    item = fields.String(validate=validate.Regexp(pattern, error="Has an entry that is empty or not well-formed."))
-    return setting(
-        DelimitedList,
-        name,
-        None,
-        about,
-        cls_or_instance=item,
-        validate=validate.Length(min=1, error="Must not be empty."),
-    )
+def env(default: Any, description: str, validate: Any = None) -> dict[str, Any]:
+    """Return the arguments of a field that is read from the environment."""
+    return {"load_default": default, "metadata": {"description": description}, "validate": validate}
 
 
 class Settings(Schema):
-    """Flask's configuration key = where the environment has it."""
+    """The settings under their Flask names. A field with a data_key has another name in the environment."""
 
     class Meta:
         unknown = EXCLUDE
 
-    SQLALCHEMY_DATABASE_URI = setting(
-        fields.String, "DATABASE_URL", "sqlite:///database.db", "the database, a SQLite or PostgreSQL URL"
+    SQLALCHEMY_DATABASE_URI = String(
+        **env("sqlite:///database.db", "the database, a SQLite or PostgreSQL URL", DATABASE), data_key="DATABASE_URL"
     )
-    DATABASE_TIMEOUT = number(
-        "DATABASE_TIMEOUT",
-        5,
-        1,
-        "seconds that a request waits for a lock, a connection or a statement before it is answered 503",
+    DATABASE_TIMEOUT = Integer(
+        **env(5, "seconds that a request waits for a lock, a connection or a statement, then 503", Range(1, 3600))
     )
-    MAX_CONTENT_LENGTH = number("MAX_CONTENT_LENGTH", MAX_BODY, 1, "bytes that a body may have")
-
-    API_TOKENS = several("API_TOKENS", TOKEN, "comma-separated tokens, one of which a client must send as Bearer")
-    API_TOKENS_PROTECT = word("API_TOKENS_PROTECT", ("writes", "all"), "what asks for a token: `writes` or `all`")
-    CORS_ORIGINS = several("CORS_ORIGINS", ORIGIN, "comma-separated origins whose pages may call the API, or `*`")
-    TRUSTED_HOSTS = several(
-        "TRUSTED_HOSTS",
+    MAX_CONTENT_LENGTH = Integer(**env(1024 * 1024, "bytes that a body may have", Range(1)))
+    API_TOKENS = CommaSeparated(TOKEN, **env(None, "comma-separated tokens, sent as `Authorization: Bearer`"))
+    API_TOKENS_PROTECT = Word(**env("writes", "what needs a token: `writes` or `all`", OneOf(TOKENLESS_METHODS)))
+    CORS_ORIGINS = CommaSeparated(ORIGIN, **env(None, "comma-separated origins whose pages may call the API, or `*`"))
+    # Not Flask's TRUSTED_HOSTS, which cannot hold an IPv6 address.
+    ALLOWED_HOSTS = CommaSeparated(
         HOST,
-        "comma-separated host names that are answered, any other is a 400; `.a.b` has those below",
+        **env(None, "comma-separated host names, any other is a 400; `.a.b` includes subdomains"),
+        data_key="TRUSTED_HOSTS",
     )
-    PROXY_HOPS = number("PROXY_HOPS", 0, 0, "proxies in front whose X-Forwarded-For, -Proto and -Host are believed")
-
-    ACCESS_LOG = setting(fields.Boolean, "ACCESS_LOG", True, "`off` drops the one line per request")
-    LOG_FORMAT = word("LOG_FORMAT", ("json", "text"), "of all log lines: `json` or `text`")
-    LOG_LEVEL = word(
-        "LOG_LEVEL",
-        ("info", "debug", "warning", "error"),
-        "of all log lines but the requests': `debug`, `info`, `warning` or `error`",
+    PROXY_HOPS = Integer(
+        **env(0, "proxies in front whose X-Forwarded-For, -Proto, -Host and -Prefix are believed", Range(0))
     )
-    METRICS = setting(fields.Boolean, "METRICS", False, "`1` serves /metrics for Prometheus (extra `metrics`)")
-
-    # The rest is read by gunicorn.conf.py, which says why it can't read it from here.
-    BIND = setting(
-        fields.String, "BIND", None, "address to listen on, e.g. `0.0.0.0:8000` or `unix:/run/heroes.sock`; before PORT"
+    ACCESS_LOG = Boolean(**env(True, "`off` drops the one line per request"))
+    LOG_FORMAT = Word(**env("json", "format of all log lines: `json` or `text`", OneOf(("json", "text"))))
+    LOG_LEVEL = Word(
+        **env("info", "level of all lines but the access log: `debug`, `info`, `warning` or `error`", OneOf(LEVELS))
     )
-    PORT = number("PORT", 8000, 0, "port to listen on, on loopback")
-    WEB_CONCURRENCY = number("WEB_CONCURRENCY", None, 1, "worker processes; twice the cores and one more, at most 9")
-    GUNICORN_THREADS = number("GUNICORN_THREADS", 3, 1, "threads of a worker, and connections of its pool")
-    PIN_WORKERS = setting(
-        fields.Boolean,
-        "PIN_WORKERS",
-        False,
-        "`1` keeps each worker on one core: faster on a machine that serves nothing else",
+    METRICS = Boolean(**env(False, "`1` serves /metrics for Prometheus (extra `metrics`)"))
+    # Read by gunicorn.conf.py.
+    BIND = String(
+        **env(None, "address to listen on, e.g. `0.0.0.0:8000` or `unix:/run/heroes.sock`; overrides PORT", address)
     )
-    MAX_REQUESTS = number("MAX_REQUESTS", 100_000, 0, "requests after which a worker is replaced, 0 for never")
+    PORT = Integer(**env(8000, "port to listen on, on loopback", Range(0, MAX_PORT)))
+    # gunicorn reads it, too.
+    SCRIPT_NAME = String(**env(None, "path below which the API is served, e.g. `/api`", IS_PREFIX))
+    WEB_CONCURRENCY = Integer(
+        **env(None, "worker processes, by default twice the cores plus 1, at most 9", Range(1, 1000))
+    )
+    GUNICORN_THREADS = Integer(**env(3, "threads of a worker, and connections of its pool", Range(1, 1000)))
+    MAX_REQUESTS = Integer(**env(0, "requests after which a worker is replaced, 0 for never", Range(0)))
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings under their Flask names. Raises ConfigError for the first that is wrong, never naming its value."""
+    """Return the settings under their Flask names. Raises ConfigError for the first invalid one."""
     try:
-        settings: dict[str, Any] = Settings().load(environ)
+        return dict(Settings().load(environ))
     except ValidationError as error:
         name, messages = next(iter(error.messages_dict.items()))
-        # A list's faults are kept by the position of the entry.
+        # Messages about the entries of a list are keyed by their position.
         [message, *_] = messages if isinstance(messages, list) else next(iter(messages.values()))
         raise ConfigError(f"{name}: {message}") from None
-    return settings

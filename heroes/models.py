@@ -2,41 +2,45 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Integer, String
+from sqlalchemy import JSON, Dialect, String, TypeDecorator
 from sqlalchemy.orm import Mapped, mapped_column
 
-from heroes.extensions import Model
-
-# SQLite's INTEGER holds 64 bits, and only under that name does it make an AUTOINCREMENT key.
-Int64 = BigInteger().with_variant(Integer, "sqlite")
-# By code point on both databases: SQLite's own order, and one that the locale of a PostgreSQL server doesn't change.
-Text = String().with_variant(String(collation="C"), "postgresql")
+from heroes.extensions import Base
+from heroes.storage.columns import Int64, ResourceMixin, Text
 
 
-class Hero(Model):
+class Hero(ResourceMixin, Base):
     """A hero. `secret_name` goes in and never comes out."""
 
     __tablename__ = "hero"
-    # Without AUTOINCREMENT SQLite gives the highest id out again after its row is deleted.
-    __table_args__ = {"sqlite_autoincrement": True}
 
-    id: Mapped[int] = mapped_column(Int64, primary_key=True)
     name: Mapped[str] = mapped_column(Text, index=True)
     age: Mapped[int | None] = mapped_column(Int64, index=True)
     secret_name: Mapped[str] = mapped_column(String)
-    # Counts the changes, for the ETag.
-    version: Mapped[int] = mapped_column(Int64, server_default="1")
 
 
-class IdempotencyKey(Model):
-    """A POST that was sent with an Idempotency-Key, and the answer it got."""
+class RecordedRow(TypeDecorator[dict[str, Any]]):
+    """A row as a JSON object. Release 1.0.0 stored a list of a hero's values."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
+        """Return the row as a dict."""
+        return dict(zip(("name", "age", "id", "version"), value, strict=True)) if isinstance(value, list) else value
+
+
+class IdempotencyKey(Base):
+    """A POST that was sent with an Idempotency-Key, and the row that it created."""
 
     __tablename__ = "idempotency_key"
 
     key: Mapped[str] = mapped_column(String, primary_key=True)
-    # SHA-256 of the hero that was sent.
+    # SHA-256 of the values that were sent.
     fingerprint: Mapped[str] = mapped_column(String)
     # Seconds since 1970.
     created_at: Mapped[int] = mapped_column(Int64, index=True)
-    # The hero's public columns and its version, in the order of PUBLIC.
-    answer: Mapped[list[Any] | None] = mapped_column(JSON)
+    # The public columns and the version of the row.
+    answer: Mapped[dict[str, Any] | None] = mapped_column(RecordedRow)
+    # The name of the row's table.
+    resource: Mapped[str] = mapped_column(String, server_default="hero")

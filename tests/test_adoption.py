@@ -1,7 +1,9 @@
-"""A database goes from the tutorial app to heroes and back, with every row."""
+"""A database moves from the tutorial app to heroes and back without losing a row."""
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,23 @@ def ask(connection: Connection, method: str, path: str, body: bytes = b"") -> An
     return answer.json
 
 
+def drop_our_columns(database: Path) -> None:
+    """Leave only the tutorial's columns, for an oracle that was given a column that heroes has added."""
+    with closing(sqlite3.connect(database)) as connection:
+        for [name] in connection.execute("SELECT name FROM pragma_table_info('hero')").fetchall():
+            if name not in ("id", "name", "age", "secret_name"):
+                connection.execute(f"ALTER TABLE hero DROP COLUMN {name}")
+
+
 @pytest.mark.skipif(
     not ORACLE.exists() and "CI" not in os.environ, reason="needs the oracle's environment: make .venv-oracle"
 )
-def test_there_and_back(tmp_path: Path) -> None:
+def test_database_moves_from_the_tutorial_to_heroes_and_back(tmp_path: Path) -> None:
     database = tmp_path / "database.db"
     with oracle(database) as tutorial:
         ask(tutorial, "POST", "/heroes/", HERO % b"One")
         ask(tutorial, "POST", "/heroes/", HERO % b"Two")
+    drop_our_columns(database)
     with heroes(database) as ours:
         assert [hero["name"] for hero in ask(ours, "GET", "/heroes/")] == ["One", "Two"]
         ask(ours, "PATCH", "/heroes/1", json.dumps({"age": None}).encode())

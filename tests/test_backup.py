@@ -1,27 +1,25 @@
-"""`flask heroes backup`: a whole copy of a database in use, or none."""
+"""`flask heroes backup`: a consistent copy of a database in use, or none."""
 
-import os
 import resource
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flask.testing import FlaskClient, FlaskCliRunner
 
 from heroes import create_app
 from heroes.extensions import db
-from tests.conftest import ROOT
-
-sqlite_only = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
+from tests.commands import run_flask
+from tests.constants import HERO, postgres_only, public, sqlite_only
 
 
 def rows(path: Path) -> list[tuple[object, ...]]:
-    """The heroes in a SQLite file that is whole."""
+    """Return the heroes in a SQLite file; fail unless the file is sound."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return connection.execute("SELECT id, name, age, secret_name FROM hero ORDER BY id").fetchall()
@@ -29,7 +27,7 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[list[int]]:
-    """Another connection inserts heroes, one a commit, in the order of their ids: the last that is stored."""
+    """Insert heroes on another connection, one per commit, by id; yield a list with the last id."""
     last, begun, over = [0], threading.Event(), threading.Event()
 
     def write() -> None:
@@ -52,7 +50,7 @@ def writing(path: Path) -> Iterator[list[int]]:
 
 
 def fill(path: Path, count: int) -> None:
-    """Stores `count` heroes of 500 bytes each."""
+    """Store `count` heroes of 500 bytes each."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(
             "INSERT INTO hero (name, secret_name) VALUES (?, ?)", ((f"Hero {n}", "s" * 500) for n in range(count))
@@ -60,8 +58,8 @@ def fill(path: Path, count: int) -> None:
 
 
 @sqlite_only
-def test_a_backup_under_load_is_one_moment(runner, database_url, tmp_path):
-    """Everything that was stored before it began, and of what came later nothing, or what came first."""
+def test_backup_under_load_is_a_snapshot(runner: FlaskCliRunner, database_url: str, tmp_path: Path) -> None:
+    """It has every row from before its start and, of the later ones, none or the first ones."""
     live = tmp_path / "database.db"
     fill(live, 20_000)  # some 3,000 pages: the copy takes several steps
 
@@ -78,9 +76,11 @@ def test_a_backup_under_load_is_one_moment(runner, database_url, tmp_path):
 
 
 @sqlite_only
-def test_a_backup_restores_by_copying(runner, client, database_url, tmp_path):
+def test_a_backup_restores_by_copying(
+    runner: FlaskCliRunner, client: FlaskClient, database_url: str, tmp_path: Path
+) -> None:
     live, copy = tmp_path / "database.db", tmp_path / "copy.db"
-    client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson"})
+    client.post("/heroes/", json=HERO)
 
     result = runner.invoke(args=["heroes", "backup", str(copy)])
     client.delete("/heroes/1")
@@ -91,17 +91,17 @@ def test_a_backup_restores_by_copying(runner, client, database_url, tmp_path):
     app = create_app({"SQLALCHEMY_DATABASE_URI": database_url})
 
     assert (result.exit_code, result.stdout) == (0, "")
-    assert app.test_client().get("/heroes/").json == [{"name": "Deadpond", "age": None, "id": 1}]
-    assert app.test_client().post("/heroes/", json={"name": "A", "secret_name": "a"}).json["id"] == 2
+    assert app.test_client().get("/heroes/").json == [public()]
+    assert app.test_client().post("/heroes/", json={"name": "A", "secret_name": "a"}).get_json()["id"] == 2
     with app.app_context():
         db.engine.dispose()
 
 
 @sqlite_only
-def test_a_backup_is_one_file_and_its_owners_alone(runner, tmp_path):
+def test_backup_is_one_file_that_only_its_owner_can_read(runner: FlaskCliRunner, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     folder.mkdir()
-    (folder / "copy.db").write_text("the one of before")
+    (folder / "copy.db").write_text("the previous one")
 
     runner.invoke(args=["heroes", "backup", str(folder / "copy.db")])
 
@@ -113,36 +113,35 @@ def test_a_backup_is_one_file_and_its_owners_alone(runner, tmp_path):
 @sqlite_only
 @pytest.mark.parametrize("name", ["database.db", "database.db-wal", "database.db-shm", "link.db"])
 @pytest.mark.parametrize("command", [["backup"], ["export", "--format", "csv"]])
-def test_nothing_overwrites_the_database(runner, client, tmp_path, name, command):
-    client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson"})
+def test_backup_does_not_overwrite_the_database(
+    runner: FlaskCliRunner, client: FlaskClient, tmp_path: Path, name: str, command: Any
+) -> None:
+    client.post("/heroes/", json=HERO)
     (tmp_path / "link.db").symlink_to("database.db")
 
     result = runner.invoke(args=["heroes", *command, str(tmp_path / name)])
 
     file = (tmp_path / name).resolve()
-    assert (result.exit_code, result.stderr) == (1, f"Error: {file}: That is the database itself.\n")
+    assert (result.exit_code, result.stderr) == (1, f"Error: {file}: Belongs to a database in use.\n")
     assert rows(tmp_path / "database.db") == [(1, "Deadpond", None, "Dive Wilson")]
 
 
 @sqlite_only
-def test_a_backup_leaves_other_databases_in_use_alone(runner, tmp_path):
+def test_backup_does_not_overwrite_another_database_in_use(runner: FlaskCliRunner, tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE t (a)")
         result = runner.invoke(args=["heroes", "backup", str(other)])
 
-        assert (result.exit_code, result.stderr) == (
-            1,
-            f"Error: {other}: A database in use, {other}-wal belongs to it.\n",
-        )
+        assert (result.exit_code, result.stderr) == (1, f"Error: {other}: Belongs to a database in use.\n")
 
 
 @sqlite_only
 @pytest.mark.parametrize(
     ("name", "words"), [("/dev/null", "Not a regular file."), ("/nowhere/copy.db", "No such file or directory")]
 )
-def test_a_place_for_no_backup(runner, name, words):
+def test_unwritable_target_is_a_one_line_error(runner: FlaskCliRunner, name: str, words: str) -> None:
     result = runner.invoke(args=["heroes", "backup", name])
 
     assert (result.exit_code, result.stderr) == (1, f"Error: {name}: {words}\n")
@@ -150,28 +149,24 @@ def test_a_place_for_no_backup(runner, name, words):
 
 
 @sqlite_only
-def test_a_disk_that_fills_up_leaves_the_backup_of_before(database_url, migrated_sqlite, tmp_path):
+def test_full_disk_keeps_the_previous_backup(database_url: str, migrated_sqlite: Path, tmp_path: Path) -> None:
     fill(tmp_path / "database.db", 2_000)
     folder = tmp_path / "backups"
     folder.mkdir()
-    (folder / "copy.db").write_text("the one of before")
+    (folder / "copy.db").write_text("the previous one")
 
-    result = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "heroes", "backup", str(folder / "copy.db")],
-        cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": database_url},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        capture_output=True,
-        timeout=60,
-    )
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    result = run_flask(database_url, "heroes", "backup", str(folder / "copy.db"), preexec_fn=limit)
 
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(b"Error: database: ")
-    assert {path.name: path.read_text() for path in folder.iterdir()} == {"copy.db": "the one of before"}
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"copy.db": "the previous one"}
 
 
-@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-def test_for_postgresql_there_is_pg_dump(runner, tmp_path):
+@postgres_only
+def test_backup_of_postgresql_refers_to_pg_dump(runner: FlaskCliRunner, tmp_path: Path) -> None:
     result = runner.invoke(args=["heroes", "backup", str(tmp_path / "copy.db")])
 
     assert result.exit_code == 1

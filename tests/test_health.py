@@ -1,31 +1,35 @@
-"""/health/live says that the process answers, /health/ready that it can serve."""
+"""/health/live says that the process responds, /health/ready that it can serve requests."""
+
+from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from heroes import create_app
 from heroes.extensions import db
+from tests.constants import Query, postgres_only
 
 NOWHERE = "postgresql://user:sentinel@127.0.0.1:1/heroes"
 
 
-def ready(client):
+def ready(client: FlaskClient) -> Any:
     response = client.get("/health/ready")
     return response.status_code, response.json
 
 
-def test_ready(client):
+def test_ready(client: FlaskClient) -> None:
     assert ready(client) == (200, {"status": "ok"})
 
 
-def test_a_database_out_of_reach_is_not_ready_but_alive():
+def test_unreachable_database_is_not_ready_but_live() -> None:
     client = create_app({"SQLALCHEMY_DATABASE_URI": NOWHERE}).test_client()
 
     assert client.get("/health/live").json == {"status": "ok"}
     assert ready(client) == (503, {"detail": "Database unavailable"})
 
 
-@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-def test_an_empty_database_is_not_ready(empty_database_url):
+@postgres_only
+def test_an_empty_database_is_not_ready(empty_database_url: str) -> None:
     app = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url})
 
     assert ready(app.test_client()) == (503, {"detail": "Database schema is behind"})
@@ -41,7 +45,7 @@ def test_an_empty_database_is_not_ready(empty_database_url):
         ("9999", (200, {"status": "ok"})),
     ],
 )
-def test_the_revision_decides(client, query, revision, answer):
+def test_readiness_depends_on_the_revision(client: FlaskClient, query: Query, revision: str, answer: Any) -> None:
     [(head,)] = query("SELECT version_num FROM alembic_version")
     query(f"UPDATE alembic_version SET version_num = '{revision}'")
     try:

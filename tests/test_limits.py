@@ -1,60 +1,180 @@
-"""A body is whole or refused, whatever reads it and whether or not a view wants it; see test_wire.py for gunicorn."""
+"""A body is complete or rejected, even if no view reads it; see test_wire.py for gunicorn's parser."""
 
+import http.client
 import io
 import json
-from typing import Any
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from flask.testing import FlaskClient
+from gunicorn.http.errors import InvalidChunkSize
 
-HERO = json.dumps({"name": "Deadpond", "secret_name": "Dive Wilson"}).encode()
+from tests.client import exchange
+from tests.commands import FLASK
+from tests.constants import HERO
+from tests.servers import Server, free_port, launch, measured, serving
+
+BODY = json.dumps(HERO).encode()
 LIMIT = 1024 * 1024
 
 
 class Broken(io.BytesIO):
-    """A stream that a server gives up on, as gunicorn does where a chunk is no chunk."""
+    """A stream that a server gives up on: gunicorn's exception for a malformed chunk is no OSError."""
 
-    def read(self, *_: Any) -> bytes:
-        raise OSError("bad chunk")
+    def read(self, *_: Any) -> NoReturn:
+        raise InvalidChunkSize(b"zz")
+
+    readinto = read
 
 
-CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+class Malformed(Broken):
+    """A stream whose exception is the server's own, as gunicorn's are."""
 
-# What the server hands over, and how it is answered.
+    def read(self, *_: Any) -> NoReturn:
+        raise Exception("bad chunk")
+
+    readinto = read
+
+
+CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+
+# What the server passes to the app, and the status of the response.
 BODIES: dict[str, tuple[dict[str, Any], int]] = {
-    "whole": ({"CONTENT_LENGTH": str(len(HERO)), "wsgi.input": HERO}, 200),
-    "chunked": (CHUNKED | {"wsgi.input": HERO}, 200),
-    "of the largest size": ({"CONTENT_LENGTH": str(LIMIT), "wsgi.input": HERO + b" " * (LIMIT - len(HERO))}, 200),
-    "too large": ({"CONTENT_LENGTH": str(LIMIT + 1), "wsgi.input": HERO}, 413),
-    "far too large": ({"CONTENT_LENGTH": "9" * 30, "wsgi.input": HERO}, 413),
-    "chunked and too large": (CHUNKED | {"wsgi.input": HERO + b" " * LIMIT}, 413),
-    "cut short": ({"CONTENT_LENGTH": "300", "wsgi.input": HERO}, 400),
-    "badly chunked": (CHUNKED | {"wsgi.input": Broken(HERO)}, 400),
+    "whole": ({"CONTENT_LENGTH": str(len(BODY)), "wsgi.input": BODY}, 200),
+    "chunked": (CHUNKED | {"wsgi.input": BODY}, 200),
+    "of the largest size": ({"CONTENT_LENGTH": str(LIMIT), "wsgi.input": BODY + b" " * (LIMIT - len(BODY))}, 200),
+    "too large": ({"CONTENT_LENGTH": str(LIMIT + 1), "wsgi.input": BODY}, 413),
+    "far too large": ({"CONTENT_LENGTH": "9" * 30, "wsgi.input": BODY}, 413),
+    "chunked and too large": (CHUNKED | {"wsgi.input": BODY + b" " * LIMIT}, 413),
+    "cut short": ({"CONTENT_LENGTH": "300", "wsgi.input": BODY}, 400),
+    "badly chunked": (CHUNKED | {"wsgi.input": Broken(BODY)}, 400),
+    # Such a server can't tell a whole body from one that was cut short.
+    "chunked, without a mark of its end": (CHUNKED | {"wsgi.input_terminated": False, "wsgi.input": BODY}, 411),
+    "chunked, from Granian": (CHUNKED | {"SERVER_SOFTWARE": "Granian", "wsgi.input": BODY}, 411),
+    "cut short, with a mark of its end": (
+        {"CONTENT_LENGTH": "300", "wsgi.input_terminated": True, "wsgi.input": BODY},
+        400,
+    ),
+    "malformed": (CHUNKED | {"wsgi.input": Malformed(BODY)}, 400),
     "gone": ({"CONTENT_LENGTH": "300", "wsgi.input": Broken()}, 400),
 }
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_body_is_whole_or_refused(client: FlaskClient, name: str) -> None:
+def test_body_is_complete_or_rejected(client: FlaskClient, name: str) -> None:
     environ, status = BODIES[name]
     stream = environ["wsgi.input"]
     given = environ | {"wsgi.input": io.BytesIO(stream) if isinstance(stream, bytes) else stream}
     response = client.post("/heroes/", content_type="application/json", environ_overrides=given)
 
     assert response.status_code == status
-    assert status == 200 or set(response.json) == {"detail"}
-    assert len(client.get("/heroes/").json) == (status == 200)
+    assert status == 200 or set(response.get_json()) == {"detail"}
+    assert len(client.get("/heroes/").get_json()) == (status == 200)
 
 
 @pytest.mark.parametrize("method, path", [("GET", "/heroes/"), ("DELETE", "/heroes/1"), ("GET", "/nowhere")])
-def test_nor_is_one_ignored_that_no_view_reads(client: FlaskClient, method: str, path: str) -> None:
+def test_truncated_body_is_rejected_without_a_reader(client: FlaskClient, method: str, path: str) -> None:
     cut = {"CONTENT_LENGTH": "300", "wsgi.input": io.BytesIO(b"x")}
 
     assert client.open(path, method=method, environ_overrides=cut).status_code == 400
 
 
-@pytest.mark.parametrize("limit", [10, None])
-def test_the_limit_is_a_setting(client: FlaskClient, limit: int | None) -> None:
-    client.application.config["MAX_CONTENT_LENGTH"] = limit
+def test_the_limit_is_a_setting(client: FlaskClient) -> None:
+    client.application.config["MAX_CONTENT_LENGTH"] = 10
 
-    assert client.post("/heroes/", data=HERO, content_type="application/json").status_code == 413
+    response = client.post("/heroes/", data=BODY, content_type="application/json")
+
+    assert (response.status_code, response.headers["Connection"]) == (413, "close")
+
+
+def test_max_content_length_none_means_no_limit(client: FlaskClient) -> None:
+    client.application.config["MAX_CONTENT_LENGTH"] = None
+
+    response = client.post("/heroes/", data=BODY + b" " * LIMIT, content_type="application/json")
+    assert response.status_code == 200
+
+
+LARGE = b" " * (LIMIT + 1)
+HEAD = b"POST /heroes/ HTTP/1.1\r\nHost: h\r\n"
+SIZED = HEAD + b"Content-Length: %d\r\n" % len(LARGE)
+CHUNKS = HEAD + b"Transfer-Encoding: chunked\r\n"
+WHOLE_CHUNK = b"%x\r\n%s\r\n0\r\n\r\n" % (len(LARGE), LARGE)
+EXPECT = b"Expect: 100-continue\r\n"
+# Requests whose body is not read to its end, and the status.
+UNREAD: dict[str, tuple[bytes, int]] = {
+    "sized": (SIZED + b"\r\n" + LARGE, 413),
+    "sized, only the head": (SIZED + b"\r\n", 413),
+    "sized, expecting 100": (SIZED + EXPECT + b"\r\n", 413),
+    "sized, expecting 100, sent all the same": (SIZED + EXPECT + b"\r\n" + LARGE, 413),
+    "sized, for no view": (SIZED.replace(b"/heroes/", b"/nowhere") + b"\r\n" + LARGE, 413),
+    "sized, of a GET": (SIZED.replace(b"POST", b"GET") + b"\r\n" + LARGE, 413),
+    "chunked": (CHUNKS + b"\r\n" + WHOLE_CHUNK, 413),
+    "chunked, expecting 100": (CHUNKS + EXPECT + b"\r\n" + WHOLE_CHUNK, 413),
+    "badly chunked": (CHUNKS + b"\r\nzz\r\n", 400),
+    "badly chunked, expecting 100": (CHUNKS + EXPECT + b"\r\nzz\r\n", 400),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("limits")
+    with serving(f"sqlite:///{folder / 'database.db'}", folder, **measured()) as server:
+        yield server
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_response_to_an_unread_body_closes_the_connection(server: Server, case: str) -> None:
+    request, status = UNREAD[case]
+    response = exchange(server.port, request)
+
+    assert (response.status, response.headers["Connection"]) == (status, "close")
+
+
+@pytest.mark.parametrize("size, status", [(LIMIT, 200), (LIMIT + 1, 413), (3 * LIMIT, 413)])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_request_after_a_rejected_body_is_answered(server: Server, size: int, status: int, chunked: bool) -> None:
+    body = BODY + b" " * (size - len(BODY))
+    headers = {"Content-Type": "application/json"}
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        for _ in range(8):
+            sent = iter([body]) if chunked else body
+            try:
+                connection.request("POST", "/heroes/", sent, headers, encode_chunked=chunked)
+                response = connection.getresponse()
+                assert (response.status, bool(response.read())) == (status, True)
+            except (BrokenPipeError, ConnectionResetError):
+                # A body with a length beyond the limit is not read: the client may still be sending it.
+                assert size > LIMIT
+                assert not chunked
+                connection.close()
+            connection.request("GET", "/heroes/")
+            assert connection.getresponse().read()[:1] == b"["
+
+
+def test_read_body_keeps_the_connection_open(server: Server) -> None:
+    with server.client() as client:
+        for body in (BODY, b"{", b"[]"):
+            assert client.send("POST", "/heroes/", body).headers["Connection"] == "keep-alive"
+
+
+@pytest.mark.parametrize(("host", "status"), [("", 400), ("a,b", 400), ("a:8000", 200)])
+def test_granian_environ_with_no_or_two_hosts_is_400(client: FlaskClient, host: str, status: int) -> None:
+    environ = {"SERVER_SOFTWARE": "Granian", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": host}
+
+    assert client.get("/heroes/", environ_overrides=environ).status_code == status
+
+
+@pytest.mark.parametrize("excess, status", [(-1, 200), (0, 200), (1, 413)])
+def test_development_server_answers_a_body_at_the_limit(tmp_path: Path, excess: int, status: int) -> None:
+    limit, port = 1000, free_port()
+    environment = {"DATABASE_URL": f"sqlite:///{tmp_path}/database.db", "MAX_CONTENT_LENGTH": str(limit)}
+    server = launch([*FLASK, "run", "--port", str(port)], environment, port, tmp_path / "log")
+    try:
+        client = server.client(keep_alive=False)
+        assert client.send("POST", "/heroes/", BODY + b" " * (limit + excess - len(BODY))).status == status
+    finally:
+        server.kill()

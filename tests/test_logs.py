@@ -1,29 +1,41 @@
-"""One line per request, and the request's id wherever it left a trace."""
+"""The log has one line per request; each line of a request has its id."""
 
 import json
+import logging
+import os
 import re
-import urllib.error
-import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPException
+from logging.config import dictConfig
+from typing import Any, NoReturn
 
 import pytest
 from flask import Flask
 
 from heroes import create_app
+from heroes.config import from_environment
+from heroes.operations.logs import logging_config
+from tests.client import exchange
+from tests.constants import sqlite_only
+from tests.servers import Server
 
 MADE = re.compile(r"[0-9a-f]{32}")
 
 
 @pytest.fixture
-def started(monkeypatch, capsys):
-    """Starts the service in memory; two routes of it fail and speak: started(LOG_FORMAT="text", …)."""
+def started(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Start the service in memory; two of its routes fail and log: started(LOG_FORMAT="text", …)."""
 
     def start(**environment: str) -> Flask:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        settings = from_environment(os.environ)
+        dictConfig(logging_config(settings["LOG_LEVEL"], settings["LOG_FORMAT"]))
         app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"})
 
         @app.get("/fail/<reason>")
-        def fail(reason: str) -> None:
+        def fail(reason: str) -> NoReturn:
             raise RuntimeError("sorry")
 
         @app.get("/speak")
@@ -36,7 +48,12 @@ def started(monkeypatch, capsys):
         capsys.readouterr()
         return app
 
-    return start
+    yield start
+    for name in (None, "heroes", "heroes.access", "gunicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING if name is None else logging.NOTSET)
+        logger.propagate = True
 
 
 @pytest.mark.parametrize(
@@ -50,7 +67,9 @@ def started(monkeypatch, capsys):
         ("HEAD", "/docs", "/docs", 200),
     ],
 )
-def test_one_json_line_per_request(started, capsys, method, path, route, status):
+def test_one_json_line_per_request(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str], method: str, path: str, route: str, status: int
+) -> None:
     response = started().test_client().open(path, method=method)
 
     out, err = capsys.readouterr()
@@ -58,6 +77,7 @@ def test_one_json_line_per_request(started, capsys, method, path, route, status)
     record = json.loads(line)
     assert record.pop("time").endswith("+00:00")
     assert 0 < record.pop("duration_ms") < 5000
+    assert record.pop("process") == os.getpid()
     assert MADE.fullmatch(record["request_id"])
     assert record.pop("request_id") == response.headers["X-Request-ID"]
     assert record.pop("message").startswith(f"127.0.0.1 {method} {route} {status} ")
@@ -72,16 +92,20 @@ def test_one_json_line_per_request(started, capsys, method, path, route, status)
     assert "Sentinel" not in out + err
 
 
-def test_one_text_line_per_request(started, capsys):
+def test_one_text_line_per_request(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
     response = started(LOG_FORMAT="text").test_client().get("/heroes/1?secret")
 
     [line] = capsys.readouterr().out.splitlines()
     request_id = response.headers["X-Request-ID"]
-    assert re.fullmatch(rf"[-0-9]+ [0-9:,]+ INFO {request_id} 127\.0\.0\.1 GET /heroes/<hero_id> 404 [0-9.]+ ms", line)
+    assert re.fullmatch(
+        rf"[-0-9]+ [0-9:,]+ INFO \[{os.getpid()}\] {request_id} 127\.0\.0\.1 GET /heroes/<hero_id> 404 [0-9.]+ ms", line
+    )
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_off_drops_these_lines_alone(started, capsys, log_format):
+def test_access_log_off_drops_only_request_lines(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
     client = started(ACCESS_LOG="off", LOG_FORMAT=log_format).test_client()
 
     response = client.get("/speak")
@@ -94,7 +118,9 @@ def test_off_drops_these_lines_alone(started, capsys, log_format):
     "level, said",
     [("debug", ["debug", "info", "warning"]), ("INFO", ["info", "warning"]), ("warning", ["warning"]), ("error", [])],
 )
-def test_level_is_of_all_lines_but_the_requests(started, capsys, level, said):
+def test_log_level_does_not_affect_request_lines(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str], level: str, said: list[str]
+) -> None:
     started(LOG_LEVEL=level).test_client().get("/speak")
 
     out, err = capsys.readouterr()
@@ -103,7 +129,9 @@ def test_level_is_of_all_lines_but_the_requests(started, capsys, level, said):
 
 
 @pytest.mark.parametrize("given", ["a", "0" * 128, "3f2b-4c.5_X", "01ARZ3NDEKTSV4RRFFQ69G5FAV"])
-def test_a_well_formed_id_is_taken_over(started, capsys, given):
+def test_well_formed_request_id_is_kept(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str], given: str
+) -> None:
     response = started().test_client().get("/speak", headers={"X-Request-ID": given})
 
     assert response.headers.getlist("X-Request-ID") == [given]
@@ -113,20 +141,24 @@ def test_a_well_formed_id_is_taken_over(started, capsys, given):
 
 
 @pytest.mark.parametrize("given", ["", " ", "0" * 129, "a b", 'a"b', "a;b", "<a>", "caf\u00e9", "a\tb", "a,b"])
-def test_any_other_id_is_made_anew(started, capsys, given):
+def test_malformed_request_id_is_replaced(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str], given: str
+) -> None:
     response = started().test_client().get("/heroes/", headers={"X-Request-ID": given})
 
     assert MADE.fullmatch(response.headers["X-Request-ID"])
     assert json.loads(capsys.readouterr().out)["request_id"] == response.headers["X-Request-ID"]
 
 
-def test_no_two_requests_have_one_id(started):
+def test_request_ids_are_unique(started: Callable[..., Flask]) -> None:
     client = started().test_client()
 
     assert len({client.get("/health/live").headers["X-Request-ID"] for _ in range(100)}) == 100
 
 
-def test_an_unexpected_error_is_one_traceback_with_the_id(started, capsys):
+def test_an_unexpected_error_is_one_traceback_with_the_id(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
     response = started().test_client().get("/fail/x")
 
     assert response.status_code == 500
@@ -141,30 +173,27 @@ def test_an_unexpected_error_is_one_traceback_with_the_id(started, capsys):
     assert json.loads(out)["status"] == 500
 
 
-def test_what_a_client_sends_begins_no_line(started, capsys):
-    response = started(LOG_FORMAT="text").test_client().get("/fail/%0A2026-01-01 INFO forged%1B[2J")
+def test_client_input_starts_no_log_line(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+    app = started(LOG_FORMAT="text")
+    app.logger.warning("%s", "\n2026-01-01 INFO forged\x1b[2J")
 
-    lines = capsys.readouterr().err.splitlines()
-    assert response.headers["X-Request-ID"] in lines[0]
-    assert "\\x0a2026-01-01 INFO forged\\x1b[2J" in lines[0]
-    assert lines[1] == "Traceback (most recent call last):"
-    assert lines[-1] == "RuntimeError: sorry"
+    [line] = capsys.readouterr().err.splitlines()
+    assert "\\x0a2026-01-01 INFO forged\\x1b[2J" in line
 
 
-def test_outside_of_requests_there_is_no_id(started, capsys):
+def test_lines_outside_requests_have_no_id(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
     started().logger.warning("Hello")
 
     record = json.loads(capsys.readouterr().err)
     assert (record["message"], record["request_id"]) == ("Hello", "-")
 
 
-@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-def test_gunicorn_says_no_paths_at_any_level(serve):
+@sqlite_only
+def test_gunicorn_logs_no_paths_at_any_level(serve: Callable[..., Server]) -> None:
     server = serve(LOG_LEVEL="debug")
-    urllib.request.urlopen(f"{server.url}/heroes/?name=Sentinel", timeout=30).close()
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{server.url}/heroes/987654", timeout=30)
-    refused.value.close()
+    client = server.client(keep_alive=False)
+    assert client.send("GET", "/heroes/?name=Sentinel").status == 200
+    assert client.send("GET", "/heroes/987654").status == 404
 
     log = server.log.read_text()
     assert '"level":"DEBUG"' in log
@@ -173,8 +202,8 @@ def test_gunicorn_says_no_paths_at_any_level(serve):
     assert "987654" not in log
 
 
-@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-def test_gunicorn_speaks_the_same_format(serve):
+@sqlite_only
+def test_gunicorn_logs_in_the_same_format(serve: Callable[..., Server]) -> None:
     server = serve(LOG_FORMAT="json", WEB_CONCURRENCY="2")
 
     assert server.stop() == 0
@@ -182,3 +211,111 @@ def test_gunicorn_speaks_the_same_format(serve):
     assert {"gunicorn.error", "heroes.access"} <= {line["logger"] for line in lines}
     # One line per request, and none of gunicorn's own.
     assert [line["route"] for line in lines if "route" in line] == ["/health/live"]
+
+
+START, HOST_LINE = b"POST /heroes/ HTTP/1.1", b"Host: h"
+SENTINEL_BODY = b'{"name": "Sentinel", "secret_name": "Sentinel"}'
+
+
+def message(*lines: bytes, start: bytes = START, body: bytes = SENTINEL_BODY) -> bytes:
+    return b"\r\n".join((start, HOST_LINE, *lines)) + b"\r\n\r\n" + body
+
+
+LENGTH = b"Content-Length: %d" % len(SENTINEL_BODY)
+# Requests with the sentinel in each place that gunicorn, Flask or the app could quote.
+QUOTABLE: dict[str, bytes] = {
+    "a Content-Length that is too short": message(b"Content-Length: 15"),
+    "one that leaves a method": message(b"Content-Length: 0", body=b"SentinelGET /heroes/ HTTP/1.1\r\nHost: h\r\n\r\n"),
+    "one that leaves a method in upper case": message(
+        b"Content-Length: 0", body=b"SENTINEL /x HTTP/1.1\r\nHost: h\r\n\r\n"
+    ),
+    "one that is too long": message(b"Content-Length: 999"),
+    "a Content-Length that is no number": message(b"Content-Length: Sentinel"),
+    "two of them": message(LENGTH, LENGTH + b"1"),
+    "a space in the target": message(LENGTH, start=b"POST /heroes/?name=Sentinel Sentinel HTTP/1.1"),
+    "a version that is none": message(LENGTH, start=b"POST /heroes/ Sentinel/1.1"),
+    "a method that is none": message(LENGTH, start=b"Sent(inel /Sentinel HTTP/1.1"),
+    "an unknown method": message(LENGTH, start=b"Sentinel /Sentinel HTTP/1.1"),
+    "a target that is none": message(LENGTH, start=b"GET http://[Sentinel HTTP/1.1"),
+    "a long target": message(LENGTH, start=b"GET /" + b"Sentinel" * 2000 + b" HTTP/1.1"),
+    "only a start": b"Sentinel\r\n\r\n",
+    "a header without a colon": message(LENGTH, b"Sentinel"),
+    "a header with a space": message(LENGTH, b"Sentinel : x"),
+    "a value with NUL": message(LENGTH, b"X: Sentinel\0"),
+    "a folded header": message(LENGTH, b"X: x\r\n Sentinel"),
+    "a long header": message(LENGTH, b"Sentinel: " + b"Sentinel" * 2000),
+    "many headers": message(LENGTH, *[b"Sentinel-%d: x" % number for number in range(200)]),
+    "a header with an underscore": message(LENGTH, b"Sentinel_x: Sentinel"),
+    "an unknown Transfer-Encoding": message(b"Transfer-Encoding: Sentinel"),
+    "an unknown Expect": message(LENGTH, b"Expect: Sentinel"),
+    "an unknown Upgrade": message(LENGTH, b"Connection: upgrade", b"Upgrade: Sentinel"),
+    "a bad chunk size": message(b"Transfer-Encoding: chunked", body=b"Sentinel\r\n" + SENTINEL_BODY),
+    "a bad chunk end": message(b"Transfer-Encoding: chunked", body=b"1\r\nxSentinel\r\n"),
+    "a bad chunk extension": message(b"Transfer-Encoding: chunked", body=b"1;Sent\rinel\r\nx\r\n0\r\n\r\n"),
+    "a bad trailer": message(b"Transfer-Encoding: chunked", body=b"0\r\nSentinel\r\n\r\n"),
+    "a bad Host": message(LENGTH).replace(b"Host: h", b"Host: Sentinel Sentinel"),
+    "X-Request-ID": message(LENGTH, b"X-Request-ID: Sentinel Sentinel"),
+    "Authorization": message(LENGTH, b"Authorization: Bearer Sentinel"),
+    "Idempotency-Key": message(LENGTH, b"Idempotency-Key: Sentinel"),
+    "Range": message(b"Range: Sentinel", start=b"GET /docs HTTP/1.1", body=b""),
+    "If-None-Match": message(b'If-None-Match: "Sentinel"', start=b"GET /docs/assets/swagger-ui.css HTTP/1.1", body=b""),
+    "NUL in the path": message(LENGTH, start=b"POST /Sentinel%00 HTTP/1.1"),
+    "a file that is none": message(start=b"GET /docs/assets/%00Sentinel HTTP/1.1", body=b""),
+    "a long file": message(start=b"GET /docs/assets/" + b"Sentinel" * 100 + b" HTTP/1.1", body=b""),
+    "a slash in a path": message(start=b"GET /heroes//Sentinel HTTP/1.1", body=b""),
+    "a broken connection": message(b"Content-Length: 999999", b"Sentinel: Sentinel"),
+    "TLS": b"\x16\x03\x01Sentinel\r\n\r\n",
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSentinel\r\n\r\n",
+    "the PROXY protocol": b"PROXY TCP4 Sentinel Sentinel 1 2\r\n" + message(LENGTH),
+}
+
+
+@sqlite_only
+@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
+def test_gunicorn_logs_no_byte_of_a_request(serve: Callable[..., Server], log_format: str, worker_class: str) -> None:
+    server = serve(LOG_LEVEL="debug", LOG_FORMAT=log_format, GUNICORN_CMD_ARGS=f"--worker-class {worker_class}")
+
+    logged, seen = {}, 0
+    for case, request in QUOTABLE.items():
+        with suppress(OSError, HTTPException):
+            exchange(server.port, request, end=True)
+        assert server.answers(), case
+        log = server.log.read_text()
+        found, seen = log[seen:], len(log)
+        if re.search("sentinel|inel", found, re.IGNORECASE):
+            logged[case] = found
+    assert logged == {}
+    assert server.stop() == 0
+    assert "sentinel" not in server.log.read_text().lower()
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_an_unexpected_error_is_logged_without_its_path(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    response = started(LOG_FORMAT=log_format).test_client().get("/fail/Sentinel?Sentinel")
+
+    out, err = capsys.readouterr()
+    assert response.status_code == 500
+    assert "RuntimeError: sorry" in err
+    assert "Sentinel" not in out + err
+
+
+def test_an_unknown_method_is_not_logged(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
+    started().test_client().open("/heroes/", method="SENTINEL")
+
+    out, _ = capsys.readouterr()
+    assert json.loads(out)["method"] == "other"
+    assert "SENTINEL" not in out
+
+
+def test_the_text_of_gunicorn_s_exceptions_is_left_out(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    started()
+    logging.getLogger("gunicorn.error").info("Ignored premature client disconnection. %s", OSError("Sentinel"))
+
+    err = capsys.readouterr().err
+    assert "disconnection. OSError" in err
+    assert "Sentinel" not in err

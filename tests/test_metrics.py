@@ -1,25 +1,28 @@
-"""/metrics: what was asked, how long it took, what is in use; right over several workers and after they are gone."""
+"""/metrics: requests, durations and connections in use, over several workers and after they have been replaced."""
 
-import os
 import signal
 import sys
-import time
-import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from heroes import __version__, create_app
 from heroes.config import ConfigError
 from heroes.extensions import db
+from tests.client import Response, exchange
+from tests.constants import HERO, Query, sqlite_only
+from tests.servers import Server, free_port, launch, measured, serving, wait_until
 
-HERO = {"name": "Deadpond", "secret_name": "Sentinel"}
+SECRET = HERO | {"secret_name": "Sentinel"}
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Prometheus' text as {(name, label value, …): value}, the labels in alphabetical order."""
+    """Parse Prometheus' text to {(name, label value, …): value}, the labels in alphabetical order."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -27,21 +30,30 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def scrape(server) -> dict[tuple[str, ...], float]:
-    with urllib.request.urlopen(f"{server.url}/metrics", timeout=30) as response:
-        return samples(response.read().decode())
+def scrape(server: Server) -> dict[tuple[str, ...], float]:
+    """Return the samples once the files of all workers can be read."""
+    found = wait_until(lambda: metrics_of(server))
+    assert found is not None
+    return samples(found.body.decode())
+
+
+def metrics_of(server: Server) -> Response | None:
+    """Return the response of /metrics, None if a worker that is starting makes it a 503."""
+    response = server.client(keep_alive=False).send("GET", "/metrics")
+    assert response.status in (200, 503)
+    return response if response.status == 200 else None
 
 
 @pytest.fixture
-def app(database_url):
+def app(database_url: str) -> Iterator[Flask]:
     app = create_app({"SQLALCHEMY_DATABASE_URI": database_url, "METRICS": True, "GUNICORN_THREADS": 3})
     yield app
     with app.app_context():
         db.engine.dispose()
 
 
-def test_requests_are_counted_and_timed(client):
-    client.post("/heroes/", json=HERO)
+def test_requests_are_counted_and_timed(client: FlaskClient) -> None:
+    client.post("/heroes/", json=SECRET)
     client.get("/heroes/1")
     client.get("/heroes/1")
     client.get("/heroes/Sentinel")
@@ -66,7 +78,7 @@ def test_requests_are_counted_and_timed(client):
     assert "sentinel" not in response.text.lower()
 
 
-def test_what_is_in_use(client, app):
+def test_gauges_show_connections_and_requests_in_flight(client: FlaskClient, app: Flask) -> None:
     with app.app_context(), db.engine.connect():
         found = samples(client.get("/metrics").text)
 
@@ -78,14 +90,14 @@ def test_what_is_in_use(client, app):
     assert found["http_requests_in_flight", "GET", "/metrics"] == 1
 
 
-def test_build(client):
+def test_build_info_has_the_versions(client: FlaskClient) -> None:
     python = ".".join(map(str, sys.version_info[:3]))
 
     assert samples(client.get("/metrics").text)["heroes_build_info", python, __version__] == 1
 
 
-def test_requests_that_fail_leave_nothing_in_flight(client, app):
-    app.add_url_rule("/fail", view_func=lambda: 1 / 0)
+def test_requests_that_fail_leave_nothing_in_flight(client: FlaskClient, app: Flask) -> None:
+    app.add_url_rule("/fail", view_func=lambda: str(1 / 0))
 
     assert client.get("/fail").status_code == 500
     found = samples(client.get("/metrics").text)
@@ -93,22 +105,29 @@ def test_requests_that_fail_leave_nothing_in_flight(client, app):
     assert found["http_requests_total", "GET", "/fail", "500"] == 1
 
 
-def test_two_apps_count_apart(client):
+def test_apps_in_one_process_count_separately(client: FlaskClient) -> None:
     other = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://", "METRICS": True}).test_client()
 
     client.get("/heroes/")
     assert ("http_requests_total", "GET", "/heroes/", "200") not in samples(other.get("/metrics").text)
 
 
-def test_all_workers_are_asked_where_there_may_be_several(client, monkeypatch, tmp_path):
+def test_multiprocess_folder_is_read_if_given(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     folder = tmp_path / "metrics"
     folder.mkdir()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
 
     assert client.get("/metrics").text == ""
 
+    # As a worker that is starting leaves it for a moment.
+    (folder / "counter_1.db").touch()
+    response = client.get("/metrics")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
 
-def test_tokens_for_everything_are_for_metrics_too(database_url):
+
+def test_metrics_need_a_token_if_everything_is_protected(database_url: str) -> None:
     settings = {"METRICS": True, "API_TOKENS": ["abc"], "API_TOKENS_PROTECT": "all"}
     client = create_app({"SQLALCHEMY_DATABASE_URI": database_url} | settings).test_client()
 
@@ -117,37 +136,39 @@ def test_tokens_for_everything_are_for_metrics_too(database_url):
     assert samples(response.text)["http_requests_total", "GET", "/metrics", "401"] == 1
 
 
-def test_off_by_default():
+def test_metrics_are_off_by_default() -> None:
     client = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"}).test_client()
 
     assert client.get("/metrics").status_code == 404
-    assert "/metrics" not in client.get("/openapi.json").json["paths"]
 
 
-def test_no_part_of_the_api(client):
-    assert "/metrics" not in client.get("/openapi.json").json["paths"]
+@pytest.mark.parametrize("metrics", [False, True])
+def test_metrics_are_not_in_the_document(metrics: bool) -> None:
+    client = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://", "METRICS": metrics}).test_client()
+
+    assert "/metrics" not in client.get("/openapi.json").get_json()["paths"]
 
 
-def test_without_the_extra_it_says_what_is_missing(monkeypatch):
+def test_missing_extra_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
 
     with pytest.raises(ConfigError, match=r"^METRICS: Needs the extra: pip install heroes\[metrics\]$"):
         create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://", "METRICS": True})
 
 
-@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-def test_right_over_several_workers_and_after_they_are_gone(serve, tmp_path):
+@sqlite_only
+def test_counts_of_replaced_workers_are_kept(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(
         METRICS="1",
         WEB_CONCURRENCY="2",
         GUNICORN_THREADS="2",
         TMPDIR=str(tmp_path),
         ACCESS_LOG="off",
+        **measured(),
     )
 
     def get(path: str) -> int:
-        with urllib.request.urlopen(server.url + path, timeout=30) as response:
-            return int(response.status)
+        return server.client(keep_alive=False).send("GET", path).status
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(get, ["/heroes/"] * 150)) == {200}
@@ -155,24 +176,141 @@ def test_right_over_several_workers_and_after_they_are_gone(serve, tmp_path):
     [folder] = tmp_path.glob("heroes-metrics-*")
 
     def alive() -> set[str]:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        return {"dead", *children.read_text().split()}
+        return {str(worker.pid) for worker in server.workers()}
+
+    def reloaded() -> dict[tuple[str, ...], float] | None:
+        found = scrape(server)
+        return found if alive().isdisjoint(before) and found["db_connections_max",] == 2 * 2 else None
 
     before = alive()
-    os.kill(server.process.pid, signal.SIGHUP)
-    # HUP starts two new workers and ends the two old ones, whose counts are kept and whose files are not.
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        found = scrape(server)
-        if alive() & before == {"dead"} and found["db_connections_max",] == 2 * 2:
-            break
-        time.sleep(0.2)
+    server.process.send_signal(signal.SIGHUP)
+    # HUP replaces the two workers. Their counts are kept and their gauges are dropped.
+    found = wait_until(reloaded)
+    assert found is not None
     assert found[key] == 150
     assert found["http_request_duration_seconds_count", *key[1:]] == 150
     assert found["db_connections_max",] == 2 * 2
     assert found["db_connections_in_use",] == 0
-    assert (folder / "histogram_dead.db").exists()
-    assert {path.stem.rpartition("_")[2] for path in folder.iterdir()} <= alive()
+    assert not [path for path in folder.glob("gauge_live*") if path.stem.rpartition("_")[2] in before]
 
     assert server.stop() == 0
     assert list(tmp_path.glob("heroes-metrics-*")) == []
+
+
+@sqlite_only
+def test_with_preload_each_worker_counts_its_connections(serve: Callable[..., Server]) -> None:
+    server = serve(METRICS="1", WEB_CONCURRENCY="3", GUNICORN_THREADS="2", GUNICORN_CMD_ARGS="--preload")
+
+    found = wait_until(lambda: scrape(server) if len(server.workers()) == 3 else None)
+    assert found is not None
+    assert found["db_connections_max",] == 3 * 2
+    assert found["db_connections_in_use",] == 0
+
+
+@sqlite_only
+def test_folder_given_by_the_operator_is_kept(serve: Callable[..., Server], tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    for _ in range(2):
+        # An owner that an environment of before has left behind.
+        server = serve(METRICS="1", PROMETHEUS_MULTIPROC_DIR=str(folder), HEROES_METRICS_OWNER="1", **measured())
+        assert scrape(server)["db_connections_max",] == 3
+        assert server.stop() == 0
+        assert (folder / "notes.txt").read_text() == "mine"
+
+
+@sqlite_only
+@pytest.mark.parametrize("metrics", ["on", "off"])
+def test_stop_removes_the_metrics_folder(serve: Callable[..., Server], tmp_path: Path, metrics: str) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    server = serve(METRICS=metrics, TMPDIR=str(folder))
+
+    assert len(list(folder.glob("heroes-metrics-*"))) == (metrics == "on")
+    assert server.stop() == 0
+    assert list(folder.iterdir()) == []
+
+
+@sqlite_only
+def test_abandoned_new_master_keeps_the_counts_of_the_old_one(database_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    port = free_port()
+    settings = {"DATABASE_URL": database_url, "BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "1"}
+    # By the script: after `python -m gunicorn` USR2 can't find gunicorn again.
+    command = [str(Path(sys.executable).with_name("gunicorn")), "wsgi:app"]
+    server = launch(command, settings | {"METRICS": "1", "TMPDIR": str(folder)}, port, tmp_path / "log")
+    try:
+        server.process.send_signal(signal.SIGUSR2)
+        [new] = wait_until(lambda: [worker for worker in server.workers() if worker.children()])
+        new.terminate()
+        wait_until(lambda: new not in server.workers())
+
+        assert len(list(folder.glob("heroes-metrics-*"))) == 1, "each master has a folder, and removes it"
+        assert scrape(server)["db_connections_max",] == 3
+        assert server.stop() == 0
+        assert list(folder.glob("heroes-metrics-*")) == []
+    finally:
+        server.kill()
+
+
+# Rejected before a view: the request, the status, and the route that is counted.
+REFUSED: dict[str, tuple[bytes, int, str]] = {
+    "too large": (b"POST /heroes/ HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000\r\n\r\n", 413, "/heroes/"),
+    "too large for no view": (b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000\r\n\r\n", 413, "unmatched"),
+    "a bad chunk": (b"POST /heroes/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "/heroes/"),
+    "a bad Host": (b"POST /heroes/ HTTP/1.1\r\nHost: a b\r\n\r\n", 400, "/heroes/"),
+    "another Host": (b"POST /heroes/ HTTP/1.1\r\nHost: other\r\n\r\n", 400, "/heroes/"),
+    "no Host": (b"POST /heroes/ HTTP/1.1\r\n\r\n", 400, "/heroes/"),
+    "two slashes": (b"POST //heroes/ HTTP/1.1\r\nHost: h\r\n\r\n", 404, "/heroes/"),
+    "an unknown path": (b"POST /sentinel HTTP/1.1\r\nHost: h\r\n\r\n", 404, "unmatched"),
+    "another method": (b"POST /docs HTTP/1.1\r\nHost: h\r\n\r\n", 405, "unmatched"),
+    "no token": (b"POST /heroes/ HTTP/1.1\r\nHost: h\r\n\r\n", 401, "/heroes/"),
+    "no body": (b"POST /heroes/ HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer t\r\n\r\n", 422, "/heroes/"),
+}
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("counting")
+    settings = {"METRICS": "1", "TRUSTED_HOSTS": "h,127.0.0.1", "API_TOKENS": "t"}
+    with serving(f"sqlite:///{folder / 'database.db'}", folder, **settings) as server:
+        yield server
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_rejected_request_is_counted_once_with_its_status(counting: Server, case: str) -> None:
+    request, status, route = REFUSED[case]
+    labels = ("POST", route, str(status))
+    before = scrape(counting)
+
+    assert exchange(counting.port, request).status == status
+    found = scrape(counting)
+    added = {
+        key: value - before.get(key, 0)
+        for key, value in found.items()
+        if key[1:2] == ("POST",) and value != before.get(key, 0)
+    }
+    assert added.pop(("http_request_duration_seconds_sum", *labels)) > 0
+    assert added == {("http_requests_total", *labels): 1, ("http_request_duration_seconds_count", *labels): 1}
+    assert {value for key, value in found.items() if key[0] == "http_requests_in_flight" and key[1] == "POST"} == {0}
+
+
+@sqlite_only
+def test_database_error_is_counted_once_as_503(client: FlaskClient, query: Query) -> None:
+    query("ALTER TABLE hero RENAME TO hidden")
+    try:
+        assert client.get("/heroes/").status_code == 503
+    finally:
+        query("ALTER TABLE hidden RENAME TO hero")
+
+    assert samples(client.get("/metrics").text)["http_requests_total", "GET", "/heroes/", "503"] == 1
+
+
+def test_a_context_that_never_serves_a_request_counts_nothing() -> None:
+    app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://", "METRICS": True})
+    with app.test_request_context("/heroes/"):
+        pass
+
+    assert 'http_requests_in_flight{method="GET",route="/heroes/"}' not in app.test_client().get("/metrics").text

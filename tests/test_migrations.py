@@ -1,30 +1,32 @@
-"""The schema comes from migrations alone, and a tutorial database is adopted as it is."""
+"""Only migrations create the schema, and a database of the tutorial is adopted."""
 
-import os
 import sqlite3
 import subprocess
-import sys
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from flask import Flask
+from flask.testing import FlaskClient
 from flask_migrate import downgrade, upgrade
 from sqlalchemy import inspect
 
 from heroes import create_app
-from heroes.database import MIGRATIONS, outdated_revisions
-from heroes.extensions import db
+from heroes.config import ConfigError
+from heroes.extensions import db, migrate
+from heroes.storage.schema import outdated_revisions
+from tests.commands import start_flask
+from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
+from tests.databases import migrated
 
-ROOT = Path(__file__).parent.parent
-sqlite_only = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-postgres_only = pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-
-# As the tutorial app makes it.
+# The table as the tutorial app creates it.
 TUTORIAL = """
 CREATE TABLE hero (
     name VARCHAR NOT NULL,
@@ -39,13 +41,13 @@ INSERT INTO hero (name, age, secret_name) VALUES ('Deadpond', NULL, 'Dive Wilson
 """
 
 
-def tables():
-    """The tables of the current app's database, without Alembic's own."""
+def tables() -> Any:
+    """Return the tables of the current app's database, without Alembic's own."""
     return set(inspect(db.engine).get_table_names()) - {"alembic_version"}
 
 
 @pytest.fixture
-def empty_app(empty_database_url):
+def empty_app(empty_database_url: str) -> Iterator[Any]:
     app = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url})
     with app.app_context():
         yield app
@@ -54,11 +56,11 @@ def empty_app(empty_database_url):
 
 
 @pytest.fixture
-def client_of():
+def client_of() -> Iterator[Any]:
     """client_of(url): a test client of the service on that database."""
     with ExitStack() as stack:
 
-        def start(url):
+        def start(url: str) -> Any:
             app = create_app({"SQLALCHEMY_DATABASE_URI": url})
             stack.enter_context(app.app_context())
             stack.callback(db.engine.dispose)
@@ -69,29 +71,49 @@ def client_of():
 
 
 @pytest.fixture
-def tutorial_database(tmp_path):
+def tutorial_database(tmp_path: Path) -> Any:
     path = tmp_path / "database.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(TUTORIAL)
     return path
 
 
-def test_the_models_are_what_the_migrations_make(empty_app):
+def test_migrations_create_the_schema_of_the_models(empty_app: Flask) -> None:
     upgrade()
     with db.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, db.metadata) == []
 
 
+@postgres_only
+def test_table_of_the_tutorial_gets_the_types_of_the_models(empty_database_url: str, empty_app: Flask) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE hero (name VARCHAR NOT NULL, age INT, id SERIAL PRIMARY KEY, secret_name VARCHAR NOT NULL);"
+            "CREATE INDEX ix_hero_name ON hero (name); CREATE INDEX ix_hero_age ON hero (age)"
+        )
+        upgrade()
+        connection.execute("SELECT setval('hero_id_seq', 2147483647)")
+    with db.engine.connect() as connected:
+        context = MigrationContext.configure(connected, opts={"compare_type": True})
+        assert compare_metadata(context, db.metadata) == []
+    client = empty_app.test_client()
+
+    for name, age in (("b", 2**63 - 1), ("B", -(2**63))):
+        assert client.post("/heroes/", json=HERO | {"name": name, "age": age}).get_json()["age"] == age
+    heroes = client.get("/heroes/?sort=name").get_json()
+    assert [(hero["name"], hero["id"]) for hero in heroes] == [("B", 2147483649), ("b", 2147483648)]
+
+
 @sqlite_only
-def test_ids_count_up_where_the_model_says_so(empty_app, query):
+def test_tables_with_autoincrement_are_those_of_the_models(empty_app: Flask, query: Query) -> None:
     # Alembic doesn't compare this.
     made = {name for (name,) in query("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")}
 
     assert made == {t.name for t in db.metadata.tables.values() if t.dialect_options["sqlite"]["autoincrement"]}
 
 
-def test_down_and_up_again(empty_app):
+def test_down_and_up_again(empty_app: Flask) -> None:
     upgrade()
     assert tables() == set(db.metadata.tables)
 
@@ -102,10 +124,10 @@ def test_down_and_up_again(empty_app):
     assert tables() == set(db.metadata.tables)
 
 
-def test_each_migration_goes_down_and_up_with_rows_in_the_table(empty_app):
+def test_each_migration_goes_down_and_up_with_rows_in_the_table(empty_app: Flask) -> None:
     upgrade()
     client = empty_app.test_client()
-    hero = client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson", "age": 3}).json
+    hero = client.post("/heroes/", json=HERO | {"age": 3}).json
 
     downgrade(revision="0001")
     upgrade()
@@ -113,7 +135,7 @@ def test_each_migration_goes_down_and_up_with_rows_in_the_table(empty_app):
     assert client.get("/heroes/").json == [hero]
 
 
-def test_a_failed_migration_leaves_the_schema_as_it_was(empty_app):
+def test_failed_migration_is_rolled_back(empty_app: Flask) -> None:
     """The last of its statements fails, after those of several migrations went through."""
     upgrade()
     downgrade(revision="0001")
@@ -130,29 +152,33 @@ def test_a_failed_migration_leaves_the_schema_as_it_was(empty_app):
 
 
 @sqlite_only
-def test_a_later_release_s_schema_is_left_alone(database_url, query, client_of):
+def test_schema_of_a_later_release_is_not_changed(
+    database_url: str, query: Query, client_of: Callable[[str], FlaskClient]
+) -> None:
     query("UPDATE alembic_version SET version_num = '9999'")
 
     client = client_of(database_url)
 
-    assert client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson"}).status_code == 200
+    assert client.post("/heroes/", json=HERO).status_code == 200
     assert query("SELECT version_num FROM alembic_version") == [("9999",)]
 
 
-def test_a_tutorial_database_is_adopted(tutorial_database, client_of):
+def test_a_tutorial_database_is_adopted(tutorial_database: Path, client_of: Callable[[str], FlaskClient]) -> None:
     client = client_of(f"sqlite:///{tutorial_database}")
 
     assert client.get("/heroes/").json == [
-        {"name": "Deadpond", "age": None, "id": 1},
-        {"name": "Rusty-Man", "age": 48, "id": 2},
+        public(),
+        public(name="Rusty-Man", age=48, id=2),
     ]
     assert client.get("/health/ready").status_code == 200
-    assert client.patch("/heroes/2", json={"age": 49}).json == {"name": "Rusty-Man", "age": 49, "id": 2}
-    assert client.post("/heroes/", json={"name": "Spider-Boy", "secret_name": "Pedro Parqueador"}).json["id"] == 3
+    assert client.patch("/heroes/2", json={"age": 49}).json == public(name="Rusty-Man", age=49, id=2)
+    assert client.post("/heroes/", json={"name": "Spider-Boy", "secret_name": "Pedro Parqueador"}).get_json()["id"] == 3
     assert client.delete("/heroes/1").json == {"ok": True}
 
 
-def test_the_tutorial_app_can_still_use_it(tutorial_database, client_of):
+def test_tutorial_app_can_use_a_migrated_database(
+    tutorial_database: Path, client_of: Callable[[str], FlaskClient]
+) -> None:
     client = client_of(f"sqlite:///{tutorial_database}")
 
     with closing(sqlite3.connect(tutorial_database)) as connection, connection:
@@ -163,21 +189,17 @@ def test_the_tutorial_app_can_still_use_it(tutorial_database, client_of):
 
     assert rows == [("Rusty-Man", 49, 2, "Tommy Sharp"), ("Spider-Boy", None, 3, "Pedro Parqueador")]
     assert client.get("/heroes/").json == [
-        {"name": "Rusty-Man", "age": 49, "id": 2},
-        {"name": "Spider-Boy", "age": None, "id": 3},
+        public(name="Rusty-Man", age=49, id=2),
+        public(name="Spider-Boy", id=3),
     ]
 
 
 @postgres_only
-def test_upgrades_at_the_same_time_wait_for_each_other(empty_database_url, client_of):
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"]
-    environment = os.environ | {"DATABASE_URL": empty_database_url}
-    started = [
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for _ in range(4)
-    ]
+def test_concurrent_upgrades_wait_for_each_other(
+    empty_database_url: str, client_of: Callable[[str], FlaskClient]
+) -> None:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started = [start_flask(empty_database_url, "db", "upgrade", **pipes) for _ in range(3)]
     for process in started:
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
@@ -186,7 +208,7 @@ def test_upgrades_at_the_same_time_wait_for_each_other(empty_database_url, clien
 
 
 @postgres_only
-def test_a_migration_may_take_longer_than_a_request(empty_database_url):
+def test_a_migration_may_take_longer_than_a_request(empty_database_url: str) -> None:
     """Another migration holds the lock for longer than DATABASE_TIMEOUT."""
     app = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url, "DATABASE_TIMEOUT": 1})
     with psycopg.connect(empty_database_url) as other, app.app_context():
@@ -200,7 +222,89 @@ def test_a_migration_may_take_longer_than_a_request(empty_database_url):
         db.engine.dispose()
 
 
-def test_outdated_are_all_revisions_but_alembic_s_heads():
-    script = ScriptDirectory(str(MIGRATIONS))
+def test_outdated_are_all_revisions_but_alembic_s_heads() -> None:
+    script = ScriptDirectory(str(ROOT / "heroes/migrations"))
 
-    assert outdated_revisions() == {each.revision for each in script.walk_revisions()} - set(script.get_heads())
+    assert outdated_revisions(script.dir) == {each.revision for each in script.walk_revisions()} - set(
+        script.get_heads()
+    )
+
+
+def test_a_migration_keeps_the_ids_that_were_given_out_and_checks_foreign_keys(tmp_path: Path) -> None:
+    path = tmp_path / "database.db"
+    url = {"SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}"}
+    app = create_app(url)
+    client = app.test_client()
+    for _ in range(2):
+        client.post("/heroes/", json=HERO)
+    client.delete("/heroes/2")
+    with app.app_context():
+        downgrade(revision="0003")
+        db.engine.dispose()
+
+    app = create_app(url)
+    assert app.test_client().post("/heroes/", json=HERO).get_json()["id"] == 3
+    with app.app_context():
+        downgrade(revision="0003")
+        db.engine.dispose()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE sidekick (hero_id INTEGER REFERENCES hero (id))")
+        connection.execute("INSERT INTO sidekick VALUES (99)")
+    with pytest.raises(ConfigError, match=r"1 rows refer to rows that do not exist, the first in table sidekick"):
+        create_app(url)
+
+
+# Behind the newest revision.
+REBUILD = """
+from alembic import op
+
+revision, down_revision = "rebuilt", "{}"
+
+
+def upgrade():
+    with op.batch_alter_table("hero") as batch_op:
+        batch_op.create_check_constraint("ck_hero_age", "age >= 0")
+"""
+
+
+@pytest.fixture
+def rebuild(tmp_path: Path) -> Iterator[None]:
+    """Add a migration that rebuilds the table of heroes."""
+    (head,) = ScriptDirectory(f"{ROOT}/heroes/migrations").get_heads()
+    (tmp_path / "rebuild.py").write_text(REBUILD.format(head))
+
+    @migrate.configure
+    def add_versions(config: Any) -> Any:
+        config.set_main_option("version_locations", f"{ROOT}/heroes/migrations/versions {tmp_path}")
+        config.set_main_option("path_separator", "space")
+        return config
+
+    yield
+    migrate.configure_callbacks.clear()
+
+
+@sqlite_only
+def test_a_table_rebuilt_by_the_first_upgrade_has_autoincrement(empty_database_url: str, rebuild: None) -> None:
+    migrated(empty_database_url)
+
+    with closing(sqlite3.connect(empty_database_url.removeprefix("sqlite:///"))) as connection:
+        [(sql,)] = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'hero'")
+    assert "ck_hero_age" in sql
+    assert "AUTOINCREMENT" in sql
+
+
+@sqlite_only
+def test_a_rebuilt_table_keeps_its_rows_and_its_autoincrement(
+    app: Flask, client: FlaskClient, query: Query, request: pytest.FixtureRequest
+) -> None:
+    for _ in range(2):
+        client.post("/heroes/", json=HERO)
+    client.delete("/heroes/2")
+    request.getfixturevalue("rebuild")
+
+    with app.app_context():
+        upgrade()
+    [(sql,)] = query("SELECT sql FROM sqlite_master WHERE name = 'hero'")
+    assert "AUTOINCREMENT" in str(sql) and "ck_hero_age" in str(sql)
+    assert client.post("/heroes/", json=HERO).json == public(id=3)
+    assert [hero["id"] for hero in client.get("/heroes/").get_json()] == [1, 3]

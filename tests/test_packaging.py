@@ -1,4 +1,4 @@
-"""The wheel is whole: it works where nothing of this repository is."""
+"""The wheel is complete: it works without the repository."""
 
 import subprocess
 import sys
@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import heroes
+from tests.constants import ROOT
 
 TRIAL = """
 from heroes import create_app
@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_it_has_the_version_and_nothing_but_the_package(wheel: Path) -> None:
+def test_wheel_has_the_version_and_only_the_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
 
     assert wheel.name == f"heroes-{heroes.__version__}-py3-none-any.whl"
@@ -49,7 +49,7 @@ def test_it_has_the_version_and_nothing_but_the_package(wheel: Path) -> None:
     assert {name for name in package if "__pycache__" not in name} <= set(names)
 
 
-def test_it_works_without_the_repository(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "elsewhere").mkdir()
     trial = subprocess.run(

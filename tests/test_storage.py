@@ -1,5 +1,6 @@
 """An acknowledged write is on disk; the database is chosen by DATABASE_URL alone."""
 
+import logging
 import os
 import re
 import shutil
@@ -8,20 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 from sqlalchemy import inspect, select, text
 
 from heroes import create_app
 from heroes.config import ConfigError
-from heroes.database import engine_options, has_wal_reset_bug
 from heroes.extensions import db
 from heroes.models import Hero
+from heroes.storage import postgresql
+from heroes.storage.sqlite import has_wal_reset_bug
+from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
+from tests.databases import migrated, pool
 
-ROOT = Path(__file__).parent.parent
-sqlite_only = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
-postgres_only = pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-
-HERO = {"name": "Deadpond", "secret_name": "Dive Wilson"}
 BIG = 2**63 - 1
 
 
@@ -44,9 +46,9 @@ for method, path, body in [
 
 
 @pytest.mark.skipif(not shutil.which("strace") and "CI" not in os.environ, reason="needs strace (a Debian package)")
-def test_every_acknowledged_write_is_an_fsync(tmp_path):
+def test_every_acknowledged_write_is_an_fsync(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    command = ["strace", "-f", "-e", "trace=fsync,fdatasync,write", "-o", trace, sys.executable, "-c", WRITES]
+    command = ["strace", "-f", "-e", "trace=fsync,fdatasync,write", "-o", str(trace), sys.executable, "-c", WRITES]
     subprocess.run([*command, f"sqlite:///{tmp_path / 'database.db'}"], cwd=ROOT, check=True, timeout=60)
 
     _, calls = trace.read_text().split('write(1, "started"')
@@ -57,7 +59,7 @@ def test_every_acknowledged_write_is_an_fsync(tmp_path):
 
 
 @sqlite_only
-def test_each_pooled_connection_is_durable(app):
+def test_each_pooled_connection_is_durable(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as one, db.engine.connect() as another:
         for connection in (one, another):
             names = ("journal_mode", "synchronous", "foreign_keys")
@@ -65,56 +67,155 @@ def test_each_pooled_connection_is_durable(app):
 
 
 @postgres_only
-def test_postgres_commits_before_it_answers(app):
+def test_postgres_commits_before_it_answers(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as connection:
         settings = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("fsync", "synchronous_commit")]
 
     assert settings == ["on", "on"]
 
 
-def test_ages_and_ids_have_64_bits(client, query):
+def test_ages_and_ids_are_64_bit_integers(client: FlaskClient, query: Query) -> None:
     query(f"INSERT INTO hero (id, name, age, secret_name) VALUES ({BIG}, 'a', {-BIG}, 'b')")
 
-    assert client.get(f"/heroes/{BIG}").json == {"name": "a", "age": -BIG, "id": BIG}
-    assert client.patch(f"/heroes/{BIG}", json={"age": BIG}).json["age"] == BIG
-
-
-def test_the_id_of_a_deleted_hero_is_not_given_out_again(client):
-    first = client.post("/heroes/", json=HERO).json["id"]
-    client.delete(f"/heroes/{first}")
-
-    assert client.post("/heroes/", json=HERO).json["id"] > first
+    assert client.get(f"/heroes/{BIG}").json == public(name="a", age=-BIG, id=BIG)
+    assert client.patch(f"/heroes/{BIG}", json={"age": BIG}).get_json()["age"] == BIG
 
 
 @postgres_only
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_postgres_urls_as_platforms_hand_them_out(database_url, scheme):
+def test_postgres_url_schemes_of_platforms_are_accepted(database_url: str, scheme: str) -> None:
     app = create_app({"SQLALCHEMY_DATABASE_URI": f"{scheme}://{database_url.split('://', 1)[1]}"})
 
-    assert app.test_client().post("/heroes/", json=HERO).json["name"] == "Deadpond"
+    assert app.test_client().post("/heroes/", json=HERO).get_json()["name"] == "Deadpond"
     with app.app_context():
         db.engine.dispose()
 
 
-def test_several_hosts_mean_the_one_that_takes_writes():
-    url, options = engine_options("postgres://u:p@one:5432,two:5433/heroes?sslmode=require", 7, 3)
+def test_of_several_hosts_the_primary_is_used() -> None:
+    given = "postgres://u:p@one:5432,two:5433/heroes?sslmode=require"
+    url, options, _ = postgresql.engine_options(given, 7, {"pool_size": 3})
     arguments = options["connect_args"]
 
     assert str(url) == "postgresql+psycopg://"
     assert (arguments["host"], arguments["port"], arguments["sslmode"]) == ("one,two", "5432,5433", "require")
     assert arguments["target_session_attrs"] == "read-write"
-    assert (options["pool_size"], options["max_overflow"], options["pool_pre_ping"]) == (3, 0, True)
+    assert (options["pool_size"], options["pool_pre_ping"]) == (3, True)
 
 
-def test_what_the_url_says_comes_first():
-    _, options = engine_options("postgres://a,b/heroes?target_session_attrs=any&connect_timeout=2", 5, 4)
+def test_parameters_of_the_url_take_precedence() -> None:
+    given = "postgres://a,b/heroes?target_session_attrs=any&connect_timeout=2"
+    _, options, _ = postgresql.engine_options(given, 5, {})
 
     assert options["connect_args"]["target_session_attrs"] == "any"
     assert options["connect_args"]["connect_timeout"] == "2"
 
 
 @postgres_only
-def test_timeouts_are_the_sessions(database_url):
+def test_given_options_are_added_to_the_timeouts(database_url: str) -> None:
+    separator = "&" if "?" in database_url else "?"
+    options = "-c%20work_mem%3D8MB%20-c%20lock_timeout%3D3s"
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"{database_url}{separator}options={options}", "DATABASE_TIMEOUT": 7})
+    names = ("work_mem", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+
+    with app.app_context():
+        with db.engine.connect() as connection:
+            settings = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in names]
+        db.engine.dispose()
+
+    assert settings == ["8MB", "3s", "7s", "7s"]
+
+
+@pytest.mark.parametrize("query", ["", "?pgbouncer=true", "?pgbouncer=false", "?prepare_threshold=0"])
+def test_statements_are_not_prepared_on_the_server(query: str) -> None:
+    _, options, _ = postgresql.engine_options(f"postgres://host/heroes{query}", 5, {})
+
+    assert options["connect_args"]["prepare_threshold"] is None
+
+
+@postgres_only
+@pytest.mark.parametrize(("query", "prepared"), [("", False), ("prepare_threshold=5", True)])
+def test_prepared_statements_of_a_connection(database_url: str, query: str, prepared: bool) -> None:
+    url = f"{database_url}{'&' if '?' in database_url else '?'}{query}"
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url, "GUNICORN_THREADS": 1})
+    client = app.test_client()
+
+    assert client.post("/heroes/", json=HERO).status_code == 200
+    # psycopg drops what it prepared at a ROLLBACK, such as that of a readiness probe.
+    for path in ("/health/ready", *("/heroes/1", "/heroes/") * 10):
+        assert client.get(path).status_code == 200
+    with app.app_context():
+        statements = db.session.execute(text("SELECT name FROM pg_prepared_statements")).all()
+        db.session.remove()
+        db.engine.dispose()
+
+    assert bool(statements) is prepared
+
+
+@postgres_only
+def test_reads_survive_a_new_type_of_a_column(empty_database_url: str) -> None:
+    migrated(empty_database_url)
+    app = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url, "GUNICORN_THREADS": 1})
+    client = app.test_client()
+    statuses = [client.post("/heroes/", json=HERO).status_code]
+
+    for new in ("text", 'varchar COLLATE "C"', "text"):
+        for _ in range(7):
+            statuses += [client.get(path).status_code for path in ("/heroes/1", "/heroes/", "/heroes/?name=Deadpond")]
+        with psycopg.connect(empty_database_url) as connection:
+            connection.execute(f"ALTER TABLE hero ALTER name TYPE {new}")
+    statuses += [client.get("/heroes/1").status_code, client.patch("/heroes/1", json={"age": 1}).status_code]
+    with app.app_context():
+        db.engine.dispose()
+
+    assert set(statuses) == {200}
+
+
+@postgres_only
+def test_pgbouncer_sends_no_timeouts_and_warns_if_the_role_has_none(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    separator = "&" if "?" in database_url else "?"
+
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"{database_url}{separator}pgbouncer=true"})
+    with app.app_context():
+        assert db.session.execute(text("SHOW statement_timeout")).scalar() == "0"
+        db.session.remove()
+        db.engine.dispose()
+
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "PgBouncer: statement_timeout is 0",
+        "PgBouncer: lock_timeout is 0",
+        "PgBouncer: idle_in_transaction_session_timeout is 0",
+    ]
+
+
+def test_start_without_the_pooler_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    create_app({"SQLALCHEMY_DATABASE_URI": "postgresql://u:sentinel@127.0.0.1:1/heroes?pgbouncer=true"})
+
+    [record] = caplog.records
+    assert record.getMessage().startswith("PgBouncer: timeouts not checked, connection failed")
+    assert "sentinel" not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("pgbouncer=true&prepare_threshold=5", "prepare_threshold must not be used with pgbouncer=true."),
+        ("pgbouncer=yes", "Not a valid URL."),
+        ("prepare_threshold=-1", "Not a valid URL."),
+        ("sslmode", "Not a valid URL."),
+        ("prepare_threshold=", "Not a valid URL."),
+    ],
+)
+def test_invalid_url_parameter_is_one_line(query: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        create_app({"SQLALCHEMY_DATABASE_URI": f"postgresql://host/heroes?{query}"})
+
+    assert raised.value.message == f"DATABASE_URL: {message}"
+
+
+@postgres_only
+def test_timeouts_are_set_in_the_session(database_url: str) -> None:
     app = create_app({"SQLALCHEMY_DATABASE_URI": database_url, "DATABASE_TIMEOUT": 7})
     names = ("statement_timeout", "lock_timeout")
 
@@ -126,19 +227,114 @@ def test_timeouts_are_the_sessions(database_url):
     assert settings == ["7s", "7s"]
 
 
+@postgres_only
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ("-c%20search_path%3Dpublic", {"statement_timeout": "7s", "lock_timeout": "7s", "search_path": "public"}),
+        ("-c%20statement_timeout%3D9s", {"statement_timeout": "9s", "lock_timeout": "7s"}),
+        ("--lock-timeout%3D8s", {"statement_timeout": "7s", "lock_timeout": "8s"}),
+        ("", {"statement_timeout": "7s", "idle_in_transaction_session_timeout": "7s"}),
+    ],
+)
+def test_timeouts_are_added_to_the_options_of_the_url(
+    database_url: str, options: str, expected: dict[str, str]
+) -> None:
+    mark = "&" if "?" in database_url else "?"
+    url = f"{database_url}{mark}options={options}"
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url, "DATABASE_TIMEOUT": 7})
+
+    with app.app_context():
+        with db.engine.connect() as connection:
+            found = {name: connection.exec_driver_sql(f"SHOW {name}").scalar() for name in expected}
+        db.engine.dispose()
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "url, created",
+    [
+        ("sqlite:///{}/a.db", "a.db"),
+        ("sqlite:///{}/a.db\n", "a.db"),
+        (" sqlite:///{}/a.db ", "a.db"),
+        ("sqlite+pysqlite:///{}/a.db", "a.db"),
+        ("sqlite:///{}/a b#c.db", "a b#c.db"),
+        ("sqlite:///{}/a.db?timeout=9", "a.db"),
+        ("sqlite:///file:{}/a.db?uri=true", "a.db"),
+        ("sqlite:///file:{}/a.db?uri=yes&mode=rwc", "a.db"),
+        ("sqlite:///file:{}/a.db?uri=on", "a.db"),
+        ("sqlite:///file:{}/a.db?mode=rw&cache=private&uri=1", "a.db"),
+        ("sqlite:///file://{}/a.db?uri=true", "a.db"),
+        ("sqlite:///file://localhost{}/a.db?uri=true", "a.db"),
+        ("sqlite:///file:{}/a%20b.db?uri=true", "a b.db"),
+        ("sqlite://", None),
+        ("sqlite:///", None),
+        ("sqlite:///:memory:", None),
+        ("sqlite:///file::memory:?uri=true", None),
+        ("sqlite:///file::memory:?cache=shared&uri=true", None),
+        ("sqlite:///file:a?mode=memory&uri=true", None),
+        ("sqlite:///file:a?mode=memory&cache=shared&uri=true\n", None),
+    ],
+)
+def test_sqlite_urls_are_accepted_as_in_the_tutorial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, created: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url.format(tmp_path)})
+    client = app.test_client()
+
+    assert client.post("/heroes/", json=HERO).json == public()
+    assert client.get("/heroes/1").json == public()
+    assert client.get("/health/ready").status_code == 200
+    with app.app_context():
+        db.engine.dispose()
+    files = [path.name for path in tmp_path.iterdir() if "-" not in path.name]
+    assert files == ([] if created is None else [created])
+    assert not Path(app.instance_path).exists()
+
+
+def test_a_relative_file_is_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite:///file:a.db?uri=true"})
+
+    with app.app_context():
+        db.engine.dispose()
+    assert (tmp_path / "a.db").exists()
+
+
+@sqlite_only
+def test_mode_ro_rejects_writes(app: Flask, client: FlaskClient, database_url: str) -> None:
+    client.post("/heroes/", json=HERO)
+    path = database_url.removeprefix("sqlite:///")
+    reader = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///file:{path}?mode=ro&uri=true"})
+
+    assert reader.test_client().get("/heroes/1").json == public()
+    assert reader.test_client().post("/heroes/", json=HERO).status_code == 503
+    with reader.app_context():
+        db.engine.dispose()
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "",
         "mysql://localhost/heroes",
+        "nonsense",
+        "postgresql://h:no-port/d",
+        "sqlite:///no/such/folder/database.db",
         "database.db",
         "postgres://secret@host:port/heroes",
         "postgres://secret@host/heroes?unheard_of=1",
         "sqlite://secret@host/heroes.db",
         "sqlite:////nowhere/at/all/heroes.db",
+        "sqlite:///secret.db?unheard_of=1",
+        "sqlite:///secret.db?mode=memory",
+        "sqlite:///file://secret/heroes.db?uri=true",
+        "sqlite:///file:/nowhere/secret.db?mode=ro&uri=true",
+        "postgres://secret@host:99999/heroes",
     ],
 )
-def test_a_wrong_url_is_one_line_without_the_url(url):
+def test_invalid_url_is_one_line_without_the_url(url: str) -> None:
     with pytest.raises(ConfigError, match="^DATABASE_URL: ") as raised:
         create_app({"SQLALCHEMY_DATABASE_URI": url})
 
@@ -146,7 +342,7 @@ def test_a_wrong_url_is_one_line_without_the_url(url):
     assert "\n" not in raised.value.message
 
 
-def test_a_file_that_is_no_database_is_one_line(tmp_path):
+def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "database.db"
     path.write_bytes(b"This is no database. " * 100)
 
@@ -154,44 +350,29 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path):
         create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}"})
 
 
-def test_postgres_without_its_driver_is_one_line(monkeypatch):
-    # How Python itself marks a module that is not there.
+def test_missing_postgres_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Python's own mark of a missing module.
     monkeypatch.setitem(sys.modules, "psycopg.conninfo", None)
 
     with pytest.raises(ConfigError, match=r"pip install heroes\[postgres\]"):
         create_app({"SQLALCHEMY_DATABASE_URI": "postgres://host/heroes"})
 
 
-def test_a_path_is_relative_to_where_the_server_starts(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite:///here.db"})
+def test_start_up_leaves_no_pooled_connection_for_forks(app: Flask) -> None:
     with app.app_context():
-        db.engine.dispose()
-
-    assert (tmp_path / "here.db").exists()
-
-
-def test_databases_in_memory_share_nothing():
-    apps = [create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"}) for _ in range(2)]
-    one, another = (app.test_client() for app in apps)
-    one.post("/heroes/", json=HERO)
-
-    assert (len(one.get("/heroes/").json), another.get("/heroes/").json) == (1, [])
-    for app in apps:
-        with app.app_context():
-            db.engine.dispose()
-
-
-def test_start_up_holds_no_connection_for_a_fork_to_take_along(app):
-    with app.app_context():
-        assert db.engine.pool.checkedin() == 0
+        assert pool().checkedin() == 0
 
 
 @sqlite_only
-def test_start_up_says_which_sqlite_it_is(serve):
-    server = serve(LOG_LEVEL="info")
+def test_start_up_logs_the_sqlite_version(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "heroes.storage")
+    create_app({"SQLALCHEMY_DATABASE_URI": database_url})
 
-    assert f"SQLite {sqlite3.sqlite_version}" in server.log.read_text()
+    buggy = has_wal_reset_bug(sqlite3.sqlite_version_info)
+    hint = ": has the WAL-reset bug, fixed in 3.51.3; let no other program write to the database" if buggy else ""
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING" if buggy else "INFO", f"SQLite {sqlite3.sqlite_version}{hint}")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -208,34 +389,76 @@ def test_start_up_says_which_sqlite_it_is(serve):
         ((3, 53, 0), False),
     ],
 )
-def test_the_wal_reset_bug_is_known_by_version(version, buggy):
+def test_the_wal_reset_bug_is_known_by_version(version: tuple[int, int, int], buggy: bool) -> None:
     assert has_wal_reset_bug(version) is buggy
 
 
-def test_objects_live_on_the_session_s_one_connection(app, query):
+def test_session_uses_one_connection(app: Flask, query: Query) -> None:
     with app.app_context():
-        db.session.add(Hero(name="Deadpond", secret_name="Dive Wilson"))
+        db.session.add(Hero(**HERO))
         db.session.commit()
         hero = db.session.scalars(select(Hero)).one()
         db.session.connection().execute(text("SELECT 1"))
 
-        assert db.engine.pool.checkedout() == 1
+        assert pool().checkedout() == 1
         assert hero.name == "Deadpond"
         db.session.remove()
-        assert db.engine.pool.checkedout() == 0
+        assert pool().checkedout() == 0
         assert inspect(hero).detached
     assert query("SELECT name FROM hero") == [("Deadpond",)]
 
 
-def test_a_context_leaves_nothing_in_a_session_that_the_next_one_gets(app, query):
+@postgres_only
+@pytest.mark.parametrize("query, work_mem", [("", "9MB"), ("options=-c%20work_mem%3D8MB", "8MB")])
+def test_pgoptions_of_the_environment_count_as_for_libpq(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, query: str, work_mem: str
+) -> None:
+    monkeypatch.setenv("PGOPTIONS", "-c work_mem=9MB")
+    separator = "&" if "?" in database_url else "?"
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"{database_url}{separator}{query}"})
+
     with app.app_context():
-        db.session.add(Hero(name="Deadpond", secret_name="Dive Wilson"))
-        left = db.session()
+        with db.engine.connect() as connection:
+            settings = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("work_mem", "lock_timeout")]
+        db.engine.dispose()
+
+    assert settings == [work_mem, "5s"]
+
+
+@postgres_only
+def test_message_of_a_trigger_is_not_logged(
+    client: FlaskClient, query: Query, caplog: pytest.LogCaptureFixture
+) -> None:
+    query(
+        "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no %', NEW.secret_name; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON hero FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    try:
+        response = client.post("/heroes/", json={"name": "A", "secret_name": "Sentinel"})
+    finally:
+        query("DROP FUNCTION refuse CASCADE")
+
+    assert response.status_code == 500
+    assert "P0001" in caplog.text
+    assert "Sentinel" not in caplog.text + response.text
+
+
+@postgres_only
+@pytest.mark.parametrize("target, kept", [("any", True), ("prefer-standby", True), (None, False)])
+def test_connection_to_a_standby_that_was_asked_for_is_kept(database_url: str, target: str | None, kept: bool) -> None:
+    arguments = {"options": "-c default_transaction_read_only=on"} | (
+        {"target_session_attrs": target} if target else {}
+    )
+    settings = {"SQLALCHEMY_DATABASE_URI": database_url, "SQLALCHEMY_ENGINE_OPTIONS": {"connect_args": arguments}}
+    app = create_app(settings | {"GUNICORN_THREADS": 1})
+
+    def backend() -> object:
+        with app.app_context(), db.engine.connect() as connection:
+            return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+    before = backend()
+    assert app.test_client().post("/heroes/", json=HERO).status_code == 503
+    assert (backend() == before) is kept
     with app.app_context():
-        assert db.session() is left
-        assert not left.in_transaction()
-        assert db.session.scalars(select(Hero)).all() == []
-        assert list(left.new) == []
-        with app.app_context():
-            assert db.session() is not left
-    assert query("SELECT name FROM hero") == []
+        db.engine.dispose()

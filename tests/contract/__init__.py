@@ -1,1 +1,1 @@
-"""The contract: what the tutorial answers, recorded, and where heroes answers differently on purpose."""
+"""The contract: the tutorial's recorded responses, and where heroes deviates from them on purpose."""

@@ -1,4 +1,4 @@
-"""The requests that are recorded, made from tables of values."""
+"""The requests to record, built from tables of values."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -7,8 +7,8 @@ from itertools import product
 from typing import Any
 from urllib.parse import quote
 
-from .deviations import MAX_BODY
-from .wire import JSON, Request
+from tests.contract.deviations import MAX_BODY
+from tests.contract.wire import JSON, Request
 
 ABSENT = object()
 HERO = {"name": "Tern", "secret_name": "Tess Ernst"}
@@ -17,7 +17,7 @@ OK = json.dumps(HERO).encode()
 
 @dataclass(frozen=True)
 class Topic:
-    """Requests of one kind: each on a fresh table of the rows `seed`, or, in a flow, one after the other on one."""
+    """Requests of one kind. Each starts from the rows of `seed`, or, in a flow, from where the previous one ended."""
 
     name: str
     requests: list[Request]
@@ -27,41 +27,41 @@ class Topic:
 
 
 def encoded(value: Any) -> bytes:
-    """A body: bytes as they are, anything else as JSON."""
+    """Return a body: bytes unchanged, anything else as JSON."""
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
 def post(value: Any, type: str | None = JSON, target: str = "/heroes/") -> Request:
-    """A POST."""
+    """Return a POST request."""
     return Request("POST", target, encoded(value), type)
 
 
 def patch(value: Any, type: str | None = JSON, target: str = "/heroes/2") -> Request:
-    """A PATCH."""
+    """Return a PATCH request."""
     return Request("PATCH", target, encoded(value), type)
 
 
 def get(target: str) -> Request:
-    """A GET."""
+    """Return a GET request."""
     return Request("GET", target)
 
 
 def delete(target: str) -> Request:
-    """A DELETE."""
+    """Return a DELETE request."""
     return Request("DELETE", target)
 
 
 def query(**values: str) -> str:
-    """The target of the list with a query."""
+    """Return the target of the list with query parameters."""
     return "/heroes/?" + "&".join(f"{key}={quote(value, safe='')}" for key, value in values.items())
 
 
 def hero(text: str) -> str:
-    """The target of a hero with whatever text for an id."""
+    """Return the target of a hero, with any text as its id."""
     return f"/heroes/{quote(text, safe='')}"
 
 
-# Texts that may stand for an integer, wherever one is read.
+# Texts that may parse as an integer.
 SIGNED = ["1", "+1", "-1", "++1", "--1", "+-1", "-+1", "+ 1", "- 1", "+", "-", "-0", "+0", "1-", "1+", "−1"]
 ZEROS = [
     "0", "00", "01", "-01", "+01", "0001", "00_1", "0_1", "0__1", "-0__1", "0_", "0_0", "0-1", "0--1", "0_-0_1",
@@ -92,10 +92,10 @@ LONG = [
     "0" * 4400 + "7", "x" * 4400, "1_" * 2200 + "1", "1." + "0" * 4400,
 ]  # fmt: skip
 TEXTS = SIGNED + ZEROS + UNDERSCORES + FRACTIONS + NUMERALS + WORDS + SPACES + EDGES
-# A few for the places that read integers no differently.
+# A sample, for places that parse integers in the same way.
 SOME = ["1", "+3", "-1", " 2 ", "2.0", "0_3", "", "x", "1.5", "1e0", "9223372036854775807", "9223372036854775808"]
 
-# JSON as it is written, for what json.dumps can't write or writes in one way only.
+# Raw JSON, for what json.dumps can't write or writes in one way only.
 NUMBERS = [
     "0", "-0", "1", "-1", "130", "1.0", "-1.0", "-0.0", "1.5", "-1.5", "0.1", "5e-1", "1e0", "1e2", "1E+2",
     "10e-1", "1e-400", "1e15", "1e18", "1e19", "-1e19", "1e300", "1e400", "-1e400", "9007199254740993.0",
@@ -224,18 +224,18 @@ JOINT: dict[str, list[Any]] = {
 
 
 def present(keys: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
-    """The object of these keys, without those that are absent."""
+    """Return a dict without the keys whose value is ABSENT."""
     return {key: value for key, value in zip(keys, values, strict=True) if value is not ABSENT}
 
 
 def written(field: str, text: str) -> bytes:
-    """A new hero in which one field is written as the JSON `text`."""
+    """Return the body of a new hero with the raw JSON `text` as the value of one field."""
     fields = {key: json.dumps(value) for key, value in HERO.items()} | {field: text}
     return ("{" + ", ".join(f'"{key}": {value}' for key, value in fields.items()) + "}").encode()
 
 
 def joint() -> Iterator[dict[str, Any]]:
-    """Every pair of faults among the fields, and all of them together."""
+    """Yield heroes with combinations of valid and invalid fields."""
     for values in product(*JOINT.values()):
         plain = sum(value in ("Tern", "7", "Tess") for value in values)
         if plain != 1 or values[0] in (1, None, ABSENT):
@@ -243,7 +243,7 @@ def joint() -> Iterator[dict[str, Any]]:
 
 
 def keys() -> list[bytes]:
-    """Unknown, doubled and oddly written keys."""
+    """Return bodies with unknown, repeated and oddly spelled keys."""
     name, secret = '"name": "Tern"', '"secret_name": "Tess"'
     extras = [
         '"id": 77', '"id": "x"', '"id": null', '"Name": 1', '"NAME": "a"', '"name ": 1', '"": 1',
@@ -258,7 +258,7 @@ def keys() -> list[bytes]:
 
 
 def flows() -> Iterator[Topic]:
-    """Whole courses of requests."""
+    """Yield sequences of requests."""
     several = [{"name": f"Nr {age}", "age": age, "secret_name": f"Secret {age}"} for age in (20, 30, 40)]
     page = [get("/heroes/?offset=1&limit=1"), get("/heroes/?offset=3"), get("/heroes/")]
     gone = [delete("/heroes/2"), get("/heroes/2"), patch({"age": 1}), delete("/heroes/2"), get("/heroes/")]
@@ -285,7 +285,7 @@ def flows() -> Iterator[Topic]:
 
 
 def topics() -> Iterator[Topic]:
-    """Everything that is recorded."""
+    """Yield all topics in the order of the recording."""
     yield Topic("age: text", [post(HERO | {"age": text}) for text in TEXTS])
     yield Topic("age: long text", [post(HERO | {"age": text}) for text in LONG])
     yield Topic("age: JSON", [post(written("age", text)) for text in NUMBERS + OTHERS])

@@ -1,7 +1,7 @@
-"""The deviations as rules: from what the oracle answers to what heroes must answer.
+"""The deviations as rules that turn the oracle's response into the one that heroes must give.
 
-No rule repeats the oracle's validation. Where heroes refuses a value that the oracle accepts, or fails on, the oracle
-is asked the same with another value in its place, one that it refuses too, and the entry is put in heroes' words.
+No rule repeats the oracle's validation. If heroes rejects a value that the oracle accepts or fails on, the request is
+sent to the oracle with a value that it rejects instead, and heroes' error replaces the oracle's for that value.
 """
 
 import json
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from .tables import Row
-from .wire import Answer, Request
+from tests.contract.tables import Row
+from tests.contract.wire import Answer, Request
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_LENGTH = 500
@@ -34,7 +34,7 @@ MESSAGES = {
 
 Loc = tuple[str, str]
 HERO_ID: Loc = ("path", "hero_id")
-# What the oracle refuses at each place; an id out of range becomes one that no hero has.
+# For each place a value that the oracle rejects; an id out of range becomes one that no hero has.
 REFUSED: dict[Loc, Any] = {
     HERO_ID: str(INT64_MAX),
     ("query", "offset"): "x",
@@ -53,22 +53,22 @@ LOWEST: dict[Loc, int] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """An answer and the table behind it."""
+    """A response and the rows of the table after it."""
 
     answer: Answer
     rows: list[Row]
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What heroes says of a value, and the number of the deviation by which it does."""
+class ValidationError:
+    """A validation error that only heroes reports, and the number of its deviation."""
 
     type: str
     number: int
     ctx: tuple[tuple[str, int], ...] = ()
 
     def entry(self, loc: Loc) -> dict[str, Any]:
-        """The entry of a 422."""
+        """Return its entry in a 422 response."""
         ctx = dict(self.ctx)
         entry = {"type": self.type, "loc": list(loc), "msg": MESSAGES[self.type].format(**ctx)}
         return entry | {"ctx": ctx} if ctx else entry
@@ -78,19 +78,19 @@ Ask = Callable[[Request], Outcome]
 
 
 def path_of(target: str) -> str:
-    """The decoded path of a target."""
+    """Return the decoded path of a target."""
     return unquote(target.partition("?")[0])
 
 
 def canonical(target: str) -> str:
-    """The target to which the oracle redirects: the list with its slash, a hero without."""
+    """Return the target to which the oracle redirects: the list with a trailing slash, a hero without."""
     path, question, query = target.partition("?")
     bare = re.sub("(?:/|%2F)+$", "", path, flags=re.IGNORECASE)
     return (bare + "/" if unquote(bare) == "/heroes" else bare) + question + query
 
 
 class Values:
-    """The values of a request by their place, and the same request with other values."""
+    """The values of a request by location, and the same request with other values."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -108,7 +108,7 @@ class Values:
         return ((loc, places[loc[0]][loc[1]]) for loc in REFUSED if loc[1] in places[loc[0]])
 
     def request_with(self, others: dict[Loc, Any]) -> Request:
-        """The request with other values and without what the oracle ignores or, in an error, echoes in vain."""
+        """Return the request with other values and without what the oracle ignores or only echoes in an error."""
         values = {loc: plain(loc, value) for loc, value in self} | others
         target, question, query = self.request.target.partition("?")
         if HERO_ID in others:
@@ -127,38 +127,38 @@ class Values:
 
 
 def plain(loc: Loc, value: Any) -> Any:
-    """A value of the same faults without anything in it that JSON can't carry."""
+    """Return a value that JSON can represent and that has the same validation errors."""
     if loc[1] == "age":
         return [] if isinstance(value, list | dict) else value
     return value if value is None or isinstance(value, str) else 1
 
 
 def has_surrogates(text: str) -> bool:
-    """Whether the text is no UTF-8."""
+    """Return whether the text can't be encoded as UTF-8."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def certain_fault(method: str, loc: Loc, value: Any) -> Fault | None:
-    """What heroes, unlike the oracle, says of a value, whatever else is wrong with the request."""
+def certain_error(method: str, loc: Loc, value: Any) -> ValidationError | None:
+    """Return the error that only heroes reports for a value, whatever else is wrong with the request."""
     place, name = loc
     if place != "body":
         return None
     if isinstance(value, str) and has_surrogates(value):
-        return Fault("string_unicode", 2)
+        return ValidationError("string_unicode", 2)
     if name == "age":
         infinite = isinstance(value, float) and not math.isfinite(value)
-        return Fault("finite_number", 2) if infinite else None
+        return ValidationError("finite_number", 2) if infinite else None
     if value is None and method == "PATCH":
-        return Fault("string_type", 2)
+        return ValidationError("string_type", 2)
     if isinstance(value, str) and len(value) > MAX_LENGTH:
-        return Fault("string_too_long", 4, (("max_length", MAX_LENGTH),))
+        return ValidationError("string_too_long", 4, (("max_length", MAX_LENGTH),))
     if isinstance(value, str) and "\0" in value:
-        return Fault("value_error", 4)
+        return ValidationError("value_error", 4)
     return None
 
 
 def magnitude(value: Any) -> int:
-    """The integer that a value stands for, given that the oracle reads it as one; 2**64 for any with over 19 digits."""
+    """Return the integer that the oracle parses from a value, or ±2**64 if it has more than 19 digits."""
     if not isinstance(value, str):
         return int(value) if isinstance(value, int | float) else 0
     whole = value.partition(".")[0]
@@ -167,67 +167,67 @@ def magnitude(value: Any) -> int:
     return -number if "-" in whole else number
 
 
-def range_fault(loc: Loc, value: Any) -> Fault | None:
-    """What heroes says of an integer that the oracle accepts."""
+def range_error(loc: Loc, value: Any) -> ValidationError | None:
+    """Return the range error that heroes reports for an integer that the oracle accepts."""
     number = magnitude(value)
     lowest = LOWEST[loc]
     if number < lowest:
-        return Fault("greater_than_equal", 2 if lowest else 3, (("ge", lowest),))
-    return Fault("less_than_equal", 2, (("le", INT64_MAX),)) if number > INT64_MAX else None
+        return ValidationError("greater_than_equal", 2 if lowest else 3, (("ge", lowest),))
+    return ValidationError("less_than_equal", 2, (("le", INT64_MAX),)) if number > INT64_MAX else None
 
 
 def entries(answer: Answer) -> list[dict[str, Any]]:
-    """The entries of a 422, none of any other answer."""
+    """Return the entries of a 422 response, or none for any other status."""
     return list(answer.json["detail"]) if answer.status == 422 else []
 
 
 def validated(request: Request, first: Outcome, ask: Ask) -> tuple[Outcome, set[int]]:
-    """Deviations 2, 3 and 4: the values that heroes refuses on its own."""
+    """Apply deviations 2, 3 and 4: the values that only heroes rejects."""
     if first.answer.status == 400 or any(entry["type"] == "json_invalid" for entry in entries(first.answer)):
         return first, set()
     values = Values(request)
-    faults = {loc: fault for loc, value in values if (fault := certain_fault(request.method, loc, value))}
-    asked = {loc: REFUSED[loc] for loc in faults}
+    errors = {loc: error for loc, value in values if (error := certain_error(request.method, loc, value))}
+    asked = {loc: REFUSED[loc] for loc in errors}
     outcome = ask(values.request_with(asked)) if asked or first.answer.status == 500 else first
     refused = {tuple(entry["loc"]) for entry in entries(outcome.answer)}
-    integers = {loc: value for loc, value in values if loc in LOWEST and not {*refused, *faults} & {loc, loc[:1]}}
-    ranged = {loc: fault for loc, value in integers.items() if (fault := range_fault(loc, value))}
+    integers = {loc: value for loc, value in values if loc in LOWEST and not {*refused, *errors} & {loc, loc[:1]}}
+    ranged = {loc: error for loc, value in integers.items() if (error := range_error(loc, value))}
     if ranged:
-        faults |= ranged
-        outcome = ask(values.request_with({loc: REFUSED[loc] for loc in faults}))
+        errors |= ranged
+        outcome = ask(values.request_with({loc: REFUSED[loc] for loc in errors}))
     if outcome is first:
         return first, set()
     found = entries(outcome.answer)
-    own = {loc for loc in faults if loc != HERO_ID and any(entry["loc"] == list(loc) for entry in found)}
-    detail = [faults[loc].entry(loc) if (loc := tuple(entry["loc"])) in own else entry for entry in found]
-    numbers = {faults[loc].number for loc in own} | ({2} if first.answer.status == 500 else set())
+    own = {loc for loc in errors if loc != HERO_ID and any(entry["loc"] == list(loc) for entry in found)}
+    detail = [errors[loc].entry(loc) if (loc := tuple(entry["loc"])) in own else entry for entry in found]
+    numbers = {errors[loc].number for loc in own} | ({2} if first.answer.status == 500 else set())
     answer = replace(outcome.answer, body=json.dumps({"detail": detail})) if found else outcome.answer
     return Outcome(answer, outcome.rows), numbers
 
 
 def without_input(answer: Answer) -> Answer:
-    """Deviation 1: the answer without the values that were sent."""
+    """Apply deviation 1: the response without the submitted values."""
     detail = [{key: value for key, value in entry.items() if key != "input"} for entry in entries(answer)]
     return replace(answer, body=json.dumps({"detail": detail})) if detail else answer
 
 
 def path_alone(answer: Answer) -> Answer:
-    """Deviation 10: the answer with the faults of the path only."""
+    """Apply deviation 10: the response with only the errors in the path."""
     detail = [entry for entry in entries(answer) if entry["loc"][0] == "path"]
     return replace(answer, body=json.dumps({"detail": detail})) if detail else answer
 
 
 def with_new_id(outcome: Outcome, last_id: int) -> Outcome:
-    """Deviation 7: a created hero's id is the one behind the last that was given out."""
+    """Apply deviation 7: a new hero's id is the last assigned id plus one."""
     hero = outcome.answer.json
     rows = [(last_id + 1, *row[1:]) if row[0] == hero["id"] else row for row in outcome.rows]
     return Outcome(replace(outcome.answer, body=json.dumps(hero | {"id": last_id + 1})), rows)
 
 
 def expected(request: Request, before: list[Row], ask: Ask, last_id: int = 0) -> tuple[Outcome, set[int]]:
-    """What heroes must answer, what the table must be then, and the numbers of the deviations that are in it.
+    """Return the response and rows that heroes must produce, and the numbers of the deviations in them.
 
-    before: the table; ask: sends a request to the oracle with that table; last_id: the last that heroes gave out.
+    before: the rows; ask: sends a request to the oracle with these rows; last_id: the last id that heroes assigned.
     """
     outcome, numbers = ask(request), set[int]()
     if outcome.answer.status == 307:
@@ -252,7 +252,7 @@ def expected(request: Request, before: list[Row], ask: Ask, last_id: int = 0) ->
 
 
 def not_allowed(request: Request, before: list[Row], ask: Ask, numbers: set[int]) -> tuple[Outcome, set[int]]:
-    """Deviation 5: HEAD as GET, OPTIONS answered, and a complete Allow."""
+    """Apply deviation 5: HEAD as GET, a response to OPTIONS, and a complete Allow header."""
     allow = ALLOW["list" if path_of(request.target) == "/heroes/" else "hero"]
     if request.method == "HEAD":
         outcome, _ = expected(replace(request, method="GET"), before, ask)
@@ -263,5 +263,5 @@ def not_allowed(request: Request, before: list[Row], ask: Ask, numbers: set[int]
 
 
 def accepted(actual: Answer, wanted: Answer, numbers: set[int]) -> bool:
-    """Whether an answer is the one that heroes must give."""
+    """Return whether heroes may give this response."""
     return actual == wanted or (10 in numbers and actual == path_alone(wanted))

@@ -1,13 +1,12 @@
 """Differential fuzzing: the same requests to the oracle and to heroes, `python -m tests.contract.parity --seed 1`.
 
-Hypothesis builds each request, from values that are likely to differ, and then damages some. Both servers run on their
-own copy of one table, made by the oracle (so that both give out the ids of deleted heroes again), and start every
-request from the same rows. What differs, and is no deviation, is shrunk and printed.
+Hypothesis builds requests from values that are likely to differ, and damages some of them. Each server has its own
+database, which is reset to the same rows before every request. A difference that no deviation explains is shrunk and
+printed.
 """
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 import warnings
@@ -21,18 +20,18 @@ from hypothesis import HealthCheck, Phase, Verbosity, assume, given, seed, setti
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisWarning
 
-from . import corpus
-from .deviations import accepted, expected, path_of
-from .record import asking
-from .tables import FEW, SQLiteTable
-from .wire import JSON, Connection, Request, heroes, oracle
+from tests.contract import corpus
+from tests.contract.deviations import accepted, expected, path_of
+from tests.contract.record import asking
+from tests.contract.tables import FEW, SQLiteTable
+from tests.contract.wire import JSON, Connection, Request, heroes, oracle
 
 TARGET_BYTES = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "#")
 TYPE_BYTES = TARGET_BYTES + "# \t\x80\xa0\xe9\xff"
-# What heroes has and the oracle has not: a front page, filters and an order. Damage may hit upon them.
+# Features that the oracle lacks: a front page, filters and sorting. Damaged requests may reach them.
 OWN_PATHS = {"/"}
 OWN_KEYS = {"after", "name", "age", "min_age", "max_age", "sort"}
-MAX_TARGET = 4000  # bytes: beyond it servers have limits of their own
+MAX_TARGET = 4000  # bytes; servers have their own limits for longer ones
 
 numerals = st.text(st.sampled_from("0001_.+-  \t29e\x1c\xa0\u2003\u3000٣"), max_size=14)
 integers = st.one_of(
@@ -133,12 +132,12 @@ damages = st.lists(
 
 
 def recoded(body: bytes, encoding: str) -> bytes:
-    """A body in another encoding."""
+    """Return a body in another encoding."""
     return body.decode("utf-8", "surrogatepass").encode(encoding, "surrogatepass")
 
 
 def damaged(body: bytes, where: list[tuple[float, str, bytes]]) -> bytes:
-    """A body with some of its bytes dropped, doubled or put in."""
+    """Return a body with bytes dropped, repeated or inserted."""
     for place, how, more in where:
         at = int(place * len(body))
         body = {
@@ -150,14 +149,14 @@ def damaged(body: bytes, where: list[tuple[float, str, bytes]]) -> bytes:
 
 
 def damaged_target(target: str, where: list[tuple[float, str, bytes]]) -> str:
-    """A target likewise, of the bytes that every server lets through."""
+    """Return a damaged target, of the bytes that every server accepts."""
     text = damaged(target.encode(), where).decode("latin-1")
     return "/" + "".join(character for character in text if character in TARGET_BYTES).lstrip("/")
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
-    """A request, whole or damaged."""
+    """Draw a request, intact or damaged."""
     request: Request = draw(structured)
     part = draw(st.sampled_from(["none", "none", "none", "body", "target"]))
     if part == "body":
@@ -171,7 +170,7 @@ def requests(draw: st.DrawFn) -> Request:
 
 
 class Difference(AssertionError):
-    """An answer or a table that no deviation explains."""
+    """A response or a table that no deviation explains."""
 
 
 @dataclass
@@ -186,7 +185,7 @@ class Pair:
     explained: Counter[int] = field(default_factory=Counter)
 
     def compare(self, request: Request) -> None:
-        """Sends a request to both. Raises Difference."""
+        """Send a request to both; raise Difference if heroes' response or table is not as expected."""
         self.sent += 1
         wanted, numbers = expected(request, FEW, asking(self.oracle, self.oracle_table, FEW))
         self.explained.update(numbers)
@@ -201,12 +200,13 @@ class Pair:
 
 
 def fuzz(count: int, number: int) -> tuple[Pair, str]:
-    """Sends `count` requests of the seed `number` to a fresh oracle and a fresh heroes: the pair, and the smallest
-    request that differs, as a text, "" where none does."""
+    """Send `count` requests of the seed `number` to a new oracle and a new heroes.
+
+    Return the pair, and a text on the smallest request that differs, or "" if none does.
+    """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         theirs, ours = Path(folder, "oracle.db"), Path(folder, "heroes.db")
         first = stack.enter_context(oracle(theirs))
-        shutil.copyfile(theirs, ours)
         second = stack.enter_context(heroes(ours))
         pair = Pair(first, SQLiteTable(theirs), second, SQLiteTable(ours))
         stack.callback(pair.oracle_table.close)
@@ -228,7 +228,7 @@ def fuzz(count: int, number: int) -> tuple[Pair, str]:
 
         try:
             with warnings.catch_warnings():
-                # It finds the description of these strategies long.
+                # Hypothesis warns about the long description of these strategies.
                 warnings.simplefilter("ignore", HypothesisWarning)
                 run()
         except Difference as difference:
@@ -237,7 +237,7 @@ def fuzz(count: int, number: int) -> tuple[Pair, str]:
 
 
 def main() -> int:
-    """The exit code: 1 for a difference."""
+    """Fuzz both, and return 1 if there is a difference, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,7 @@
-"""Records what the oracle answers to every request of the corpus: `python -m tests.contract.record`.
+"""Record the oracle's response to every request of the corpus: `python -m tests.contract.record`.
 
-Beside each answer stands, where it differs, what heroes must answer, and by which deviations. The oracle runs from
-.venv-oracle; a newer FastAPI there shows its drift as a diff of exchanges.jsonl.
+If heroes must respond differently, that response and its deviations are recorded, too. The oracle runs from
+.venv-oracle. What a newer FastAPI there changes shows in the diff of exchanges.jsonl.
 """
 
 import json
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .corpus import Topic, topics
-from .deviations import Ask, Outcome, expected
-from .tables import SEEDS, Row, SQLiteTable, Table
-from .wire import JSON, Answer, Connection, Request, oracle
+from tests.contract.corpus import Topic, topics
+from tests.contract.deviations import Ask, Outcome, expected
+from tests.contract.tables import SEEDS, Row, SQLiteTable, Table
+from tests.contract.wire import JSON, Answer, Connection, Request, oracle
 
 EXCHANGES = Path(__file__).with_name("exchanges.jsonl")
 
@@ -24,8 +24,10 @@ DOCUMENT = EXCHANGES.with_name("openapi.json")
 
 
 def packed(body: bytes) -> Any:
-    """A body as JSON can hold it: a text (bytes that are no UTF-8 as lone surrogates), or, where a byte is repeated
-    very often, a list of texts and pairs [text, times]."""
+    """Return a body as a JSON value: a text, with bytes that aren't UTF-8 as lone surrogates.
+
+    If a byte is repeated 600 times or more, it is a list of texts and pairs [text, times].
+    """
     parts = re.split(rb"((.)\2{599,})", body, flags=re.DOTALL)
     texts = [part.decode("utf-8", "surrogateescape") for part in parts]
     if len(texts) == 1:
@@ -35,7 +37,7 @@ def packed(body: bytes) -> Any:
 
 
 def unpacked(body: Any) -> bytes:
-    """The body that `packed` packed."""
+    """Return the body that packed() encoded."""
     pieces = [body] if isinstance(body, str) else body
     return "".join(piece if isinstance(piece, str) else piece[0] * piece[1] for piece in pieces).encode(
         "utf-8", "surrogateescape"
@@ -43,7 +45,7 @@ def unpacked(body: Any) -> bytes:
 
 
 def answered(answer: Answer, rows: list[Row], before: list[Row]) -> dict[str, Any]:
-    """An answer and the table behind it, for the file."""
+    """Return a response and the table after it as a JSON object."""
     written: dict[str, Any] = {"status": answer.status, "table": "unchanged" if rows == before else rows}
     if answer.allow:
         written["allow"] = answer.allow
@@ -53,7 +55,7 @@ def answered(answer: Answer, rows: list[Row], before: list[Row]) -> dict[str, An
 
 
 def asking(connection: Connection, table: Table, before: list[Row]) -> Ask:
-    """How to ask the oracle, each time with the same rows in its table."""
+    """Return a function that resets the oracle's table to `before` and sends it a request."""
 
     def ask(request: Request) -> Outcome:
         table.reset(before)
@@ -64,7 +66,7 @@ def asking(connection: Connection, table: Table, before: list[Row]) -> Ask:
 
 
 def seeded(connection: Connection, table: Table, seed: str) -> list[Row]:
-    """Makes the rows of a seed the oracle's table, through its API."""
+    """Fill the oracle's table with a seed through its API, and return the rows."""
     table.reset([])
     for _, name, age, secret_name in SEEDS[seed]:
         body = json.dumps({"name": name, "age": age, "secret_name": secret_name}).encode()
@@ -75,19 +77,19 @@ def seeded(connection: Connection, table: Table, seed: str) -> list[Row]:
 def exchange(
     topic: Topic, request: Request, before: list[Row], ask: Ask, last_id: int
 ) -> tuple[dict[str, Any], Outcome]:
-    """One exchange for the file, and what heroes must answer."""
+    """Return one exchange as a JSON object, and the outcome that heroes must produce."""
     wanted, numbers = expected(request, before, ask, last_id)
     if wanted.answer.status >= 500:
-        raise RuntimeError(f"no rule for the oracle's answer to\n{request}")
+        raise RuntimeError(f"no rule for the oracle's response to\n{request}")
     first = ask(request)
     if first.answer.status < 500 and first.answer.body.startswith("text:"):
-        raise RuntimeError(f"refused by the oracle's server, not by the oracle:\n{request}")
+        raise RuntimeError(f"rejected by the oracle's server, not by its app:\n{request}")
     theirs = answered(first.answer, first.rows, before)
     ours = answered(wanted.answer, wanted.rows, before)
     sent = {"body": packed(request.body), "method": request.method, "target": request.target, "type": request.type}
     line: dict[str, Any] = {"oracle": theirs, "request": sent, "seed": topic.seed, "topic": topic.name}
     if topic.race > 1:
-        # What the oracle answers to a race is anyone's guess; heroes answers one so, and the others 404.
+        # The oracle's responses to a race are undefined; heroes gives one this response, and the others 404.
         line |= {"deviation": [9], "heroes": ours, "race": topic.race}
     elif numbers:
         line["deviation"] = sorted(numbers)
@@ -99,7 +101,7 @@ def exchange(
 
 
 def exchanges(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
-    """All exchanges of the corpus."""
+    """Yield all exchanges of the corpus."""
     for topic in topics():
         before = seeded(connection, table, topic.seed)
         last_id = len(before)
@@ -112,7 +114,7 @@ def exchanges(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Writes the exchanges and the oracle's API document, and prints what is in them."""
+    """Write the exchanges and the oracle's API document, and print the counts."""
     with tempfile.TemporaryDirectory() as folder, oracle(Path(folder, "oracle.db")) as connection:
         table = SQLiteTable(Path(folder, "oracle.db"))
         lines = list(exchanges(connection, table))
@@ -121,8 +123,8 @@ def main() -> None:
     DOCUMENT.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     EXCHANGES.write_text("".join(json.dumps(line) + "\n" for line in lines))
     counts = Counter(number for line in lines for number in line.get("deviation", []))
-    marks = ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
-    print(f"{len(lines)} exchanges; by deviation {marks}", file=sys.stderr)
+    totals = ", ".join(f"{number}: {count}" for number, count in sorted(counts.items()))
+    print(f"{len(lines)} exchanges; by deviation {totals}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sends the recorded requests to heroes and tells every difference."""
+"""Send the recorded requests to heroes and report every difference."""
 
 import io
 import json
@@ -10,10 +10,10 @@ from urllib.parse import unquote_to_bytes
 
 from werkzeug.test import Client, create_environ
 
-from .deviations import accepted
-from .record import EXCHANGES, unpacked
-from .tables import SEEDS, Row, Table
-from .wire import Answer, Request
+from tests.contract.deviations import accepted
+from tests.contract.record import EXCHANGES, unpacked
+from tests.contract.tables import SEEDS, Row, Table
+from tests.contract.wire import Answer, Request
 
 Send = Callable[[Request], Answer]
 NOT_FOUND = Answer(404, '{"detail": "Hero not found"}')
@@ -21,7 +21,7 @@ NOT_FOUND = Answer(404, '{"detail": "Hero not found"}')
 
 @dataclass(frozen=True)
 class Exchange:
-    """A recorded exchange: what to send, and what heroes must answer; `rows` is None where the table stays."""
+    """A recorded request and the response that heroes must give. `rows` is None if the table must not change."""
 
     line: int
     topic: str
@@ -35,7 +35,7 @@ class Exchange:
 
     @classmethod
     def of(cls, number: int, line: dict[str, Any]) -> "Exchange":
-        """The exchange that a line of the file holds."""
+        """Return the exchange in a line of the file."""
         sent, wanted = line["request"], in_this_python(line["request"], line.get("heroes", line["oracle"]))
         return cls(
             number,
@@ -55,29 +55,29 @@ class Exchange:
 
 
 def in_this_python(sent: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """A wanted answer with the words and the position that this Python's json has for a JSON syntax error.
+    """Return the expected response with this Python's message and position for a JSON syntax error.
 
-    Both apps hand on what their Python says, and 3.13 says more of a trailing comma than 3.11, which recorded it.
+    Both apps pass on Python's message. For a trailing comma, 3.13's differs from 3.11's, which is recorded.
     """
     detail = wanted["body"]["detail"] if isinstance(wanted.get("body"), dict) and "detail" in wanted["body"] else []
-    if not isinstance(detail, list) or [fault["type"] for fault in detail] != ["json_invalid"]:
+    if not isinstance(detail, list) or [error["type"] for error in detail] != ["json_invalid"]:
         return wanted
     try:
         json.loads(unpacked(sent["body"]))
     except json.JSONDecodeError as error:
-        fault = detail[0] | {"loc": ["body", error.pos], "ctx": {"error": error.msg}}
-        return wanted | {"body": {"detail": [fault]}}
-    raise ValueError(f"recorded as a JSON syntax error, and none here: {sent}")
+        entry = detail[0] | {"loc": ["body", error.pos], "ctx": {"error": error.msg}}
+        return wanted | {"body": {"detail": [entry]}}
+    raise ValueError(f"recorded as a JSON syntax error, but valid JSON here: {sent}")
 
 
 def recorded() -> list[Exchange]:
-    """All recorded exchanges."""
+    """Return all recorded exchanges."""
     with EXCHANGES.open() as lines:
         return [Exchange.of(number, json.loads(line)) for number, line in enumerate(lines, 1)]
 
 
 def through(client: Client) -> Send:
-    """Sends requests to a WSGI application as gunicorn hands them over: the path as bytes, the rest as it came."""
+    """Return a function that calls a WSGI app as gunicorn does: with the path percent-decoded, the rest unchanged."""
 
     def send(request: Request) -> Answer:
         path, _, query = request.target.partition("?")
@@ -89,7 +89,7 @@ def through(client: Client) -> Send:
             "REQUEST_URI": request.target,
             "CONTENT_LENGTH": str(len(request.body)),
         }
-        # A server passes on a header without its white space, and an empty one, too.
+        # A server strips whitespace around a header's value, and passes on an empty one.
         if request.type is not None:
             environ["CONTENT_TYPE"] = request.type.strip()
         content, status, headers = client.run_wsgi_app(environ, buffered=True)
@@ -99,7 +99,7 @@ def through(client: Client) -> Send:
 
 
 def differences(exchanges: Iterable[Exchange], send: Send, table: Table) -> Iterator[str]:
-    """Sends the requests, the ones of a flow one after the other, the others each with a fresh table; what differs."""
+    """Send the requests and yield the differences. The table is reset before each, except within a flow."""
     before, flow = list[Row](), ""
     for exchange in exchanges:
         if not exchange.flow or exchange.topic != flow:
@@ -120,7 +120,7 @@ def differences(exchanges: Iterable[Exchange], send: Send, table: Table) -> Iter
 
 
 def raced(exchange: Exchange, send: Send) -> tuple[list[Answer], list[Answer]]:
-    """The answers to a request, sent as many times at once as its race has runners, and those it must get."""
+    """Send a request `race` times at once; return the responses by status, and those expected."""
     if exchange.race == 1:
         return [send(exchange.request)], [exchange.answer]
     with ThreadPoolExecutor(exchange.race) as pool:

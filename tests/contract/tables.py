@@ -1,4 +1,4 @@
-"""The table `hero`, read and reset beside the server that uses it."""
+"""Read and reset the table `hero` while a server uses it."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ class Table(Protocol):
     """The heroes in a database."""
 
     def close(self) -> None:
-        """Closes the connection to it."""
+        """Close the database connection."""
 
     def rows(self) -> list[Row]:
-        """All heroes by id."""
+        """Return all heroes, ordered by id."""
 
     def reset(self, rows: Sequence[Row]) -> None:
-        """Makes these rows all there is, the next id being the one behind the highest."""
+        """Replace all rows with these; the next id is the highest plus one."""
 
 
 class SQLiteTable:
@@ -33,25 +33,25 @@ class SQLiteTable:
 
     def __init__(self, path: Path) -> None:
         self.connection = sqlite3.connect(path, isolation_level=None, timeout=30)
-        # What a test resets may be lost with the power.
+        # Durability does not matter for a test's rows.
         self.connection.execute("PRAGMA synchronous = OFF")
         self.counts_ids = self._has("sqlite_sequence")
-        self.version, self.known, self.clean = -1, list[Row](), False
+        self.version, self.cached, self.clean = -1, list[Row](), False
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self.connection.close()
 
     def rows(self) -> list[Row]:
-        """All heroes, read again only where someone else has written since."""
+        """Return all heroes; read them again only if another connection has written since."""
         [(version,)] = self.connection.execute("PRAGMA data_version")
         if version != self.version:
             self.version, self.clean = version, False
-            self.known = list(self.connection.execute(READ))
-        return self.known
+            self.cached = list(self.connection.execute(READ))
+        return self.cached
 
     def reset(self, rows: Sequence[Row]) -> None:
-        """Deletes what else there is, the count of ids included; nothing where nobody has written."""
+        """Replace all rows with these and reset the ids, unless that is already so."""
         if self.rows() == rows and self.clean:
             return
         self.connection.execute("BEGIN IMMEDIATE")
@@ -60,7 +60,7 @@ class SQLiteTable:
             self.connection.execute("DELETE FROM sqlite_sequence")
         self.connection.executemany("INSERT INTO hero (id, name, age, secret_name) VALUES (?, ?, ?, ?)", rows)
         self.connection.execute("COMMIT")
-        self.known, self.clean = list(rows), True
+        self.cached, self.clean = list(rows), True
 
     def _has(self, table: str) -> bool:
         return bool(self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [table]).fetchall())
@@ -73,20 +73,20 @@ class PostgresTable:
         import psycopg
 
         self.connection = psycopg.connect(url, autocommit=True)
-        # What a test resets may be lost with the power.
+        # Durability does not matter for a test's rows.
         self.connection.execute("SET synchronous_commit = off")
         [[self.sequence]] = self.connection.execute("SELECT pg_get_serial_sequence('hero', 'id')").fetchall()
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Close the connection."""
         self.connection.close()
 
     def rows(self) -> list[Row]:
-        """All heroes."""
+        """Return all heroes."""
         return self.connection.execute(READ).fetchall()
 
     def reset(self, rows: Sequence[Row]) -> None:
-        """Deletes what else there is and sets the sequence back; nothing where that is so already."""
+        """Replace all rows with these and reset the sequence, unless that is already so."""
         clean = (max((row[0] for row in rows), default=0) + 1, False)
         counted = self.connection.execute(f"SELECT last_value, is_called FROM {self.sequence}").fetchone()
         if self.rows() == rows and counted == clean:
@@ -98,7 +98,7 @@ class PostgresTable:
 
 
 def table_of(url: str) -> Table:
-    """The table in the database at a URL as SQLAlchemy writes it."""
+    """Return the table in the database at a SQLAlchemy URL."""
     if url.startswith("sqlite:///"):
         return SQLiteTable(Path(url.removeprefix("sqlite:///")))
     return PostgresTable(url.replace("+psycopg", "", 1))

@@ -1,25 +1,24 @@
-"""Requests and answers as they travel: raw HTTP/1.1, so that odd bytes pass through unchanged."""
+"""Raw HTTP/1.1 requests and their responses, so that unusual bytes are sent unchanged."""
 
+import http.client
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.client import Client
+from tests.constants import ROOT
+from tests.servers import Server, free_port, launch, start_server
+
 ORACLE = ROOT / ".venv-oracle" / "bin" / "uvicorn"
 JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request: its target as sent, its body, and its Content-Type where it has one."""
+    """A request: its raw target, its body, and its Content-Type or None."""
 
     method: str
     target: str
@@ -27,7 +26,7 @@ class Request:
     type: str | None = None
 
     def __bytes__(self) -> bytes:
-        """The request as HTTP/1.1 on a connection that stays open."""
+        """Return the request as HTTP/1.1 for a keep-alive connection."""
         lines = [f"{self.method} {self.target} HTTP/1.1", "Host: localhost"]
         if self.type is not None:
             lines.append(f"Content-Type: {self.type}")
@@ -42,8 +41,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: its status, its JSON as text in the order of its keys ("" for none; what isn't JSON as a JSON string
-    behind "text:"), and the methods of its Allow header."""
+    """A response: its status, its body, and the methods of its Allow header, sorted.
+
+    The body is JSON text with its keys in order, "" if empty, or "text:" and a JSON string if it isn't JSON.
+    """
 
     status: int
     body: str = ""
@@ -51,7 +52,7 @@ class Answer:
 
     @classmethod
     def of(cls, status: int, content: bytes, allow: str | None = None) -> "Answer":
-        """The answer with a body of bytes."""
+        """Return the response with a body of bytes."""
         methods = tuple(sorted(allow.replace(" ", "").split(","))) if allow else ()
         try:
             return cls(status, json.dumps(json.loads(content)) if content else "", methods)
@@ -60,124 +61,64 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as an object, None where there is none."""
+        """The decoded body, or None if it is empty or not JSON."""
         return json.loads(self.body) if self.body and not self.body.startswith("text:") else None
 
 
-class Refused(ConnectionError):
-    """The server closed the connection without an answer."""
-
-
 class Connection:
-    """A keep-alive connection to a server at 127.0.0.1, made anew whenever the server has closed it."""
+    """A keep-alive connection to a server at 127.0.0.1, reopened if the server has closed it."""
 
     def __init__(self, port: int) -> None:
-        self.port = port
-        self.socket: socket.socket | None = None
-        self.rest = b""
+        self.client = Client(port)
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return self.client.port
 
     def close(self) -> None:
-        """Closes it; the next request opens it again."""
-        if self.socket is not None:
-            self.socket.close()
-        self.socket, self.rest = None, b""
+        """Close it; the next request reopens it."""
+        self.client.close()
 
     def send(self, request: Request) -> Answer:
-        """The answer to a request. Raises Refused where there is none."""
-        for fresh in (False, True):
-            if fresh or self.socket is None:
-                self.close()
-                self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                self.socket.sendall(bytes(request))
-                return self._receive(request.method)
-            except (Refused, BrokenPipeError, ConnectionResetError):
-                if fresh:
-                    raise
-        raise Refused
-
-    def _receive(self, method: str) -> Answer:
-        while b"\r\n\r\n" not in self.rest:
-            self._read()
-        head, _, self.rest = self.rest.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
-        while len(self.rest) < length:
-            self._read()
-        content, self.rest = self.rest[:length], self.rest[length:]
-        if headers.get("connection", "").lower() == "close":
-            self.close()
-        return Answer.of(int(first.split()[1]), content, headers.get("allow"))
-
-    def _read(self) -> None:
-        assert self.socket is not None
-        received = self.socket.recv(1 << 16)
-        if not received:
-            raise Refused
-        self.rest += received
-
-
-def free_port() -> int:
-    """A port that nothing listens on just now."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
+        """Send a request and return its response. Send it again if the server had closed the connection."""
+        kept = self.client.socket is not None
+        try:
+            response = self.client.send_bytes(bytes(request), request.method)
+        except (ConnectionError, http.client.BadStatusLine):
+            if not kept:
+                raise
+            response = self.client.send_bytes(bytes(request), request.method)
+        return Answer.of(response.status, response.body, response.headers.get("Allow"))
 
 
 @contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str], port: int, log: Path) -> Iterator[Connection]:
-    """Runs a server in the project's root for as long as the block lasts: a connection to it.
-
-    Raises RuntimeError with its log where it doesn't listen within half a minute.
-    """
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    connection = Connection(port)
+def connected(server: Server) -> Iterator[Connection]:
+    """Yield a connection to a server, and stop the server after the block."""
+    connection = Connection(server.port)
     try:
-        deadline = time.monotonic() + 30
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()}")
-            time.sleep(0.05)
         yield connection
     finally:
         connection.close()
-        process.terminate()
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+            server.stop()
+        finally:
+            server.kill()
 
 
 @contextmanager
 def oracle(database: Path) -> Iterator[Connection]:
-    """Runs the oracle on a SQLite file, which it makes where it is missing: a connection to it."""
+    """Run the oracle on a SQLite file, which it creates if missing; yield a connection to it."""
     port = free_port()
     options = f"--app-dir tests/contract --port {port} --log-level critical --http h11"
     command = [str(ORACLE), *options.split(), "oracle:app"]
-    with running(command, {"SEED_DB": str(database)}, port, database.with_suffix(".log")) as connection:
+    with connected(launch(command, {"SEED_DB": str(database)}, port, database.with_suffix(".log"))) as connection:
         yield connection
 
 
 @contextmanager
-def heroes(database: Path) -> Iterator[Connection]:
-    """Runs `gunicorn wsgi:app` on a SQLite file: a connection to it."""
-    port = free_port()
-    environment = {
-        "DATABASE_URL": f"sqlite:///{database}",
-        "BIND": f"127.0.0.1:{port}",
-        "WEB_CONCURRENCY": "1",
-        "LOG_LEVEL": "error",
-    }
-    command = [sys.executable, "-m", "gunicorn", "wsgi:app"]
-    with running(command, environment, port, database.with_suffix(".gunicorn.log")) as connection:
+def heroes(database: Path, server: str = "gunicorn") -> Iterator[Connection]:
+    """Run heroes on a SQLite file; yield a connection to it."""
+    started = start_server(f"sqlite:///{database}", database.parent, server=server, LOG_LEVEL="error")
+    with connected(started) as connection:
         yield connection

@@ -1,2 +1,4 @@
-"""Drills: real servers are killed, raced, failed over and cut off under load, and every answer they gave is held
-against what is stored. `python -m tests.drills [--quick] [crash] [race] [failover] [partition] [starts]`."""
+"""Drills: kill, race, fail over and cut off real servers under load, and compare their responses with what is stored.
+
+`python -m tests.drills [--quick] [crash] [race] [failover] [partition] [patroni] [replicas] [starts]`
+"""

@@ -1,11 +1,11 @@
-"""Runs the drills and prints a line for each; the exit code is 1 where anything was lost."""
+"""Run the drills and print a line for each; exit with 1 if one finds a problem."""
 
 import argparse
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.drills import crash, failover, partition, race, starts
+from tests.drills import crash, failover, partition, patroni, race, replicas, starts
 from tests.drills.service import LeftOut
 
 DRILLS = {
@@ -13,32 +13,34 @@ DRILLS = {
     "race": race.run,
     "failover": failover.run,
     "partition": partition.run,
+    "patroni": patroni.run,
+    "replicas": replicas.run,
     "starts": starts.run,
 }
 
 
 def main() -> int:
-    """Runs what the command line names: the exit code."""
+    """Run the drills that the command line names, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
-    parser.add_argument("drills", nargs="*", metavar="drill", help=f"all, or some of: {', '.join(DRILLS)}")
-    parser.add_argument("--quick", action="store_true", help="a short form of each")
-    given = parser.parse_args()
-    if unknown := set(given.drills) - set(DRILLS):
+    parser.add_argument("drills", nargs="*", metavar="drill", help=f"any of {', '.join(DRILLS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="run a short form of each")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.drills) - set(DRILLS):
         parser.error(f"no such drill: {', '.join(sorted(unknown))}")
 
-    lost = False
-    for name in given.drills or DRILLS:
+    failed = False
+    for name in arguments.drills or DRILLS:
         with tempfile.TemporaryDirectory(prefix=f"heroes-{name}-", ignore_cleanup_errors=True) as folder:
             try:
-                for figures, problems in DRILLS[name](Path(folder), given.quick):
+                for figures, problems in DRILLS[name](Path(folder), arguments.quick):
                     verdict = f"{len(problems)} PROBLEMS" if problems else "nothing lost"
                     print(f"{name}: {figures}; {verdict}", flush=True)
                     for problem in problems[:10]:
                         print(f"  {problem}", flush=True)
-                    lost |= bool(problems)
+                    failed |= bool(problems)
             except LeftOut as reason:
                 print(f"{name}: left out, it {reason}", flush=True)
-    return int(lost)
+    return int(failed)
 
 
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""Workers, and at the end the whole server, are killed with -9 while clients write."""
+"""Kill workers, and at the end the whole server, with SIGKILL while clients write."""
 
 import random
 import sqlite3
@@ -12,118 +12,119 @@ from threading import Event
 
 import psycopg
 
-from tests.conftest import Server
-from tests.drills.service import Answer, Client, Cluster, Report, databases, kill, serving, together, workers
+from tests.client import Response
+from tests.drills.service import Client, Cluster, Report, background, databases, kill
+from tests.servers import Server, serving
 
 CLIENTS = 8
 BETWEEN_KILLS = 0.5  # seconds
-ANSWERS_BETWEEN = 20
+RESPONSES_BETWEEN_KILLS = 20
 
-# What can be stored of a hero: its name and age, or None where it is gone.
+# A possible state of a hero: its name and age, or None if it is deleted.
 State = tuple[str, int | None] | None
 
 
 @dataclass
 class Bookkeeper:
-    """A client that changes heroes of its own and writes down what must be stored; no other client touches them."""
+    """A client that changes only the heroes it created, and records the states that each may have."""
 
     name: str
     client: Client
     heroes: dict[int, list[State]] = field(default_factory=dict)
-    unanswered_names: set[str] = field(default_factory=set)  # created without a key: once or never
+    unanswered_names: set[str] = field(default_factory=set)  # created without a key: stored once or never
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    pending: tuple[str, dict[str, object]] | None = None  # the key and body of a creation that is still retried
+    pending: tuple[str, dict[str, object]] | None = None  # the key and body of a POST to retry
 
-    def send(self, method: str, path: str, body: object = None, **headers: str) -> Answer | None:
-        """Sends once; no answer is counted, an answer from 500 up is a problem and counts as none."""
-        answer = self.client.send(method, path, body, **headers)
-        self.counts["unanswered" if answer is None else "acknowledged"] += 1
-        if answer is None:
+    def send(self, method: str, path: str, body: object = None, **headers: str) -> Response | None:
+        """Send a request once. A status of 500 or more is a problem; return None, as without a response."""
+        response = self.client.send(method, path, body, **headers)
+        self.counts["unanswered" if response is None else "acknowledged"] += 1
+        if response is None:
             time.sleep(0.02)
-        elif answer.status >= 500:
-            self.problems.append(f"{method} {path}: {answer.status} {answer.body}")
+        elif response.status >= 500:
+            self.problems.append(f"{method} {path}: {response.status} {response.json}")
             return None
-        return answer
+        return response
 
     def hero(self) -> dict[str, object]:
-        """A hero that nobody created yet."""
+        """Return a hero with a new name."""
         self.counts["heroes"] += 1
         name = f"{self.name}-{self.counts['heroes']}"
         return {"name": name, "secret_name": f"secret of {name}"}
 
-    def created(self, answer: Answer) -> None:
-        """Writes down a hero that the server says it has."""
-        self.heroes[answer.body["id"]] = [(answer.body["name"], answer.body["age"])]
+    def created(self, response: Response) -> None:
+        """Record a hero that the server created."""
+        self.heroes[response.json["id"]] = [(response.json["name"], response.json["age"])]
 
     def create(self) -> None:
-        """Creates a hero and doesn't try again."""
+        """Create a hero without a retry."""
         hero = self.hero()
-        if answer := self.send("POST", "/heroes/", hero):
-            self.created(answer)
+        if response := self.send("POST", "/heroes/", hero):
+            self.created(response)
         else:
             self.unanswered_names.add(str(hero["name"]))
 
     def create_once(self) -> None:
-        """Creates a hero with an Idempotency-Key; as long as there is no answer the next call tries again."""
+        """Create a hero with an Idempotency-Key. Without a response, the next call retries."""
         hero = self.hero() if self.pending is None else self.pending[1]
         self.pending = (f"key-{hero['name']}", hero)
-        if answer := self.send("POST", "/heroes/", hero, Idempotency_Key=self.pending[0]):
-            self.counts["replayed"] += answer.headers.get("Idempotent-Replayed") == "true"
-            self.created(answer)
+        if response := self.send("POST", "/heroes/", hero, Idempotency_Key=self.pending[0]):
+            self.counts["replayed"] += response.headers.get("Idempotent-Replayed") == "true"
+            self.created(response)
             self.pending = None
 
-    def change(self, method: str, body: dict[str, object] | None, becomes: State, number: int) -> None:
-        """Sends a change of one hero: without an answer it is what it was, or what it becomes."""
+    def change(self, method: str, body: dict[str, object] | None, changed: State, number: int) -> None:
+        """Change one hero. Without a response, it may be changed or not."""
         states = self.heroes[number]
-        answer = self.send(method, f"/heroes/{number}", body)
-        if answer is None:
-            self.heroes[number] = [*states, becomes]
-        elif answer.status == 200:
-            self.heroes[number] = [becomes]
-        elif answer.status == 404 and None in states:
+        response = self.send(method, f"/heroes/{number}", body)
+        if response is None:
+            self.heroes[number] = [*states, changed]
+        elif response.status == 200:
+            self.heroes[number] = [changed]
+        elif response.status == 404 and None in states:
             self.heroes[number] = [None]
         else:
-            self.problems.append(f"{method} {number}: {answer.status}, expected one of {states}")
+            self.problems.append(f"{method} {number}: {response.status}, expected one of {states}")
 
     def patch(self, number: int) -> None:
-        """Gives a hero another age."""
+        """Change a hero's age."""
         name = next(state[0] for state in self.heroes[number] if state)
         self.counts["ages"] += 1
         self.change("PATCH", {"age": self.counts["ages"]}, (name, self.counts["ages"]), number)
 
     def delete(self, number: int) -> None:
-        """Deletes a hero."""
+        """Delete a hero."""
         self.change("DELETE", None, None, number)
 
     def read(self, number: int) -> None:
-        """Compares what is answered with what must be stored."""
-        answer = self.send("GET", f"/heroes/{number}")
-        if answer is not None:
-            state = (answer.body["name"], answer.body["age"]) if answer.status == 200 else None
+        """Read a hero and compare it with the recorded states."""
+        response = self.send("GET", f"/heroes/{number}")
+        if response is not None:
+            state = (response.json["name"], response.json["age"]) if response.status == 200 else None
             if state not in self.heroes[number]:
                 self.problems.append(f"GET {number}: {state}, expected one of {self.heroes[number]}")
 
-    def work(self, over: Event) -> None:
-        """Does one of the above after the other, until it is over."""
-        while not over.is_set():
+    def work(self, stop: Event) -> None:
+        """Send random requests until `stop` is set."""
+        while not stop.is_set():
             alive = [number for number, states in self.heroes.items() if states != [None]]
             if self.pending:
                 self.create_once()
             elif len(alive) < 5 or random.random() < 0.4:
                 random.choice([self.create, self.create_once])()
             else:
-                # One of the latest: the others rest, and so must last.
+                # The older ones are left alone, to see that they do not change.
                 random.choices([self.patch, self.delete, self.read], [3, 1, 1])[0](random.choice(alive[-20:]))
 
 
 def acknowledged(keepers: list[Bookkeeper]) -> int:
-    """How many answers the clients got."""
+    """Return how many responses the clients got."""
     return sum(keeper.counts["acknowledged"] for keeper in keepers)
 
 
 def stored(url: str) -> tuple[dict[int, tuple[str, int | None, str]], str]:
-    """The rows by id, and what the database says of its own state."""
+    """Return the rows by id, and the result of SQLite's integrity check, "ok" on PostgreSQL."""
     select = "SELECT id, name, age, secret_name FROM hero"
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
@@ -134,46 +135,43 @@ def stored(url: str) -> tuple[dict[int, tuple[str, int | None, str]], str]:
 
 
 def compare(keepers: list[Bookkeeper], rows: dict[int, tuple[str, int | None, str]]) -> list[str]:
-    """What of the rows isn't as the clients were told."""
+    """Return a line for each row that contradicts the responses."""
     known = {number: states for keeper in keepers for number, states in keeper.heroes.items()}
     problems = [
         f"hero {number} is {rows.get(number)}, expected one of {states}"
         for number, states in known.items()
         if (rows[number][:2] if number in rows else None) not in states
     ]
-    may_be = {name for keeper in keepers for name in keeper.unanswered_names}
-    problems += [f"hero {n} is nobody's: {row}" for n, row in rows.items() if n not in known and row[0] not in may_be]
+    possible = {name for keeper in keepers for name in keeper.unanswered_names}
+    problems += [f"hero {n} is unknown: {row}" for n, row in rows.items() if n not in known and row[0] not in possible]
     names = Counter(row[0] for row in rows.values())
-    problems += [f"{name} is there {count} times" for name, count in names.items() if count > 1]
-    problems += [f"hero {n} is half: {row}" for n, row in rows.items() if row[2] != f"secret of {row[0]}"]
+    problems += [f"{name} is stored {count} times" for name, count in names.items() if count > 1]
+    problems += [f"hero {n} is corrupt: {row}" for n, row in rows.items() if row[2] != f"secret of {row[0]}"]
     return problems
 
 
 def kill_workers(server: Server, keepers: list[Bookkeeper], kills: int) -> None:
-    """Kills a random worker every half second, or later, where that is less than it takes until many are answered."""
+    """Kill a random worker every half second, or later, up to 5 seconds, if there are too few responses."""
     for _ in range(kills):
         before, deadline = acknowledged(keepers), time.monotonic() + 5
         time.sleep(BETWEEN_KILLS)
-        while time.monotonic() < deadline and (acknowledged(keepers) < before + ANSWERS_BETWEEN or not workers(server)):
+        while time.monotonic() < deadline and (
+            acknowledged(keepers) < before + RESPONSES_BETWEEN_KILLS or not server.workers()
+        ):
             time.sleep(0.05)
-        random.choice(workers(server)).kill()
+        random.choice(server.workers()).kill()
 
 
 def drill(name: str, url: str, postgres: Cluster | None, folder: Path, kills: int) -> Report:
-    """The drill on one database."""
-    over = Event()
+    """Run the drill on one database and return its report."""
     with serving(url, folder, WEB_CONCURRENCY="2", ACCESS_LOG="off") as server:
         keepers = [Bookkeeper(f"{number}", Client(server.port)) for number in range(CLIENTS)]
-
-        def crash() -> None:
+        with background(*(keeper.work for keeper in keepers)):
             kill_workers(server, keepers, kills)
-            # While the clients still write.
+            # The clients are still writing.
             kill(server.process.pid)
-            over.set()
-
-        together(crash, *(lambda keeper=keeper: keeper.work(over) for keeper in keepers))
     if postgres:
-        # The database too stops without a goodbye.
+        # The database stops without a checkpoint, as in a crash.
         postgres.control("-m", "immediate", "stop")
         postgres.start()
     with serving(url, folder, ACCESS_LOG="off") as server:
@@ -191,14 +189,14 @@ def drill(name: str, url: str, postgres: Cluster | None, folder: Path, kills: in
     if not total["acknowledged"]:
         problems.append("no request was answered")
     figures = (
-        f"{name}: {kills} workers and the server killed under {CLIENTS} clients, {total['acknowledged']} answers, "
-        f"{total['unanswered']} requests without one, {total['replayed']} answers replayed, {len(rows)} heroes stored"
+        f"{name}: {kills} workers and the server killed under {CLIENTS} clients, {total['acknowledged']} responses, "
+        f"{total['unanswered']} requests without one, {total['replayed']} responses replayed, {len(rows)} heroes stored"
     )
     return figures, problems
 
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:
-    """Yields the report of 30 kills on each database, of 3 when quick."""
+    """Yield a report for each database, of 30 kills, or 3 if `quick`."""
     with databases(folder) as kinds:
         for name, url, postgres in kinds:
             yield drill(name, url, postgres, folder, 3 if quick else 30)

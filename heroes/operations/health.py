@@ -1,25 +1,28 @@
-"""Whether the process lives, and whether it can serve."""
+"""Probes: whether the process lives, and whether it can serve."""
 
 from flask import Blueprint
 from sqlalchemy.exc import SQLAlchemyError
 
-from heroes.database import is_behind
 from heroes.extensions import db
+from heroes.storage.schema import is_behind
+from heroes.storage.sqlite import check_files
 
 blueprint = Blueprint("health", __name__, url_prefix="/health")
 
 
 @blueprint.get("/live")
 def live() -> dict[str, str]:
-    """The process answers; the database isn't asked."""
+    """Answer without asking the database."""
     return {"status": "ok"}
 
 
 @blueprint.get("/ready")
 def ready() -> tuple[dict[str, str], int]:
-    """200 when the database answers and has the schema, else 503 with a reason."""
+    """Answer 200 if the database answers and has the schema, else 503 with a reason."""
     try:
-        behind = is_behind(db.session.connection())
+        connection = db.session.connection()
+        check_files(connection)
+        behind = is_behind(connection)
     except SQLAlchemyError:
         return {"detail": "Database unavailable"}, 503
     if behind:

@@ -1,0 +1,150 @@
+"""The commands of a resource. Data goes to stdout or a file, messages to stderr."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import chain, islice
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+from marshmallow import Schema
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from heroes.commands.files import READERS, ImportErrors, format_of, iter_lines, output, progress, write_rows
+from heroes.commands.rows import iter_valid_rows, move_rows, stage_rows
+from heroes.extensions import db
+from heroes.storage.locks import writer_lock
+from heroes.storage.sqlite import check_files
+from heroes.web.fields import Integer
+
+MAX_ID = 2**53 - 1  # the largest integer that all JSON clients read exactly
+STEP = 1000  # pages copied at a time
+
+file_argument = click.argument("file", type=click.Path())
+format_option = click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Default: FILE's suffix.")
+
+
+@contextmanager
+def long_transaction(file: str) -> Iterator[Connection]:
+    """Yield a connection in a transaction without time limit, which is rolled back unless it is committed.
+
+    OS errors, which are about the file, and database errors become one-line ClickExceptions.
+    """
+    try:
+        with db.engine.connect() as connection:
+            # Left to its driver, SQLite begins no transaction before a write: two reads would see different states.
+            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("BEGIN")
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+            yield connection
+    except BrokenPipeError:
+        raise  # The reader has enough; click exits without a message.
+    except OSError as error:
+        if file == "-":
+            # Otherwise Python's own flush at exit reports the error again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.ClickException(f"{file}: {error.strerror}") from error
+    except (SQLAlchemyError, db.engine.dialect.loaded_dbapi.Error) as error:
+        # The first line only: in the next ones PostgreSQL may quote the row.
+        raise click.ClickException(f"database: {getattr(error, 'orig', error)}".partition("\n")[0]) from error
+
+
+def resource_commands(name: str, model: Any, create_schema: type[Schema], public_schema: type[Schema]) -> click.Group:
+    """Return the group `flask <name>` with import, export and backup.
+
+    name: the plural, for messages. model: has an integer primary key `id` and a column for each field of the schemas.
+    create_schema validates what is imported; public_schema has the fields that are exported.
+    """
+    group = AppGroup(name, help=f"Import, export and back up {name}.")
+    table = model.__table__
+
+    @group.command("import")
+    @file_argument
+    @format_option
+    @click.option("--skip-errors", is_flag=True, help="Import the valid rows and report the others.")
+    def import_rows(file: str, form: str | None, skip_errors: bool) -> None:
+        """Import rows from FILE, CSV or NDJSON; - is the standard input.
+
+        Each row is validated like the body of a POST. Ids, if the file has them, are kept. Without --skip-errors all
+        rows are imported, or none.
+        """
+        read, errors = READERS[format_of(file, form)], ImportErrors(skip_errors)
+        with (
+            long_transaction(file) as connection,
+            # Bytes that are not UTF-8 become surrogates, which the schema rejects.
+            click.open_file(file, encoding="utf-8-sig", errors="surrogateescape") as stream,
+            progress(0 if file == "-" else os.path.getsize(file)) as bar,
+        ):
+            schema = create_schema.from_dict({"id": Integer(required=True, ge=1, le=MAX_ID)})()
+            rows = read(iter_lines(stream, bar, errors), schema, errors)
+            # The first row decides whether the rows have ids.
+            first = list(islice(rows, 1))
+            if not any("id" in row for _, row in first):
+                schema = create_schema()
+            values = iter_valid_rows(chain(first, rows), schema, errors)
+            staged = stage_rows(connection, table, schema.load_fields, values)
+            with writer_lock():
+                check_files(connection)
+                count = move_rows(connection, staged, table, errors)
+        skipped = f", {errors.count} lines skipped" if skip_errors else ""
+        click.echo(f"{count} {name} imported{skipped}", err=True)
+        if errors.count:
+            sys.exit(1)
+
+    @group.command("export")
+    @file_argument
+    @format_option
+    @click.option("--with-secrets", is_flag=True, help="Include what no response shows; an import needs it.")
+    @click.option("--escape-formulas", is_flag=True, help="CSV only: defuse formulas by a leading apostrophe.")
+    def export_rows(file: str, form: str | None, with_secrets: bool, escape_formulas: bool) -> None:
+        """Export all rows to FILE, CSV or NDJSON; - is the standard output.
+
+        They are a consistent snapshot, ordered by id. FILE is replaced at the end, or left as it was.
+        """
+        form = format_of(file, form)
+        if escape_formulas and form != "csv":
+            raise click.UsageError("--escape-formulas is for CSV only.")
+        fields = public_schema().fields | (create_schema().fields if with_secrets else {})
+        # Under the names that an import reads.
+        names = {"id": "id"} | {name: field.data_key or name for name, field in fields.items()}
+        columns = [column.label(names[column.name]) for column in table.c if column.name in names]
+        query = select(*columns).order_by(table.c.id)
+        with long_transaction(file) as connection:
+            if connection.dialect.name == "postgresql":
+                # Both statements see the same rows, as on SQLite.
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            count: int = connection.scalars(select(func.count()).select_from(table)).one()
+            with (
+                connection.execute(query, execution_options={"yield_per": 1000}) as result,
+                output(file) as target,
+                click.open_file(target, "w", encoding="utf-8") as stream,
+                progress(count, result) as rows,
+            ):
+                write_rows(stream, form, [column.name for column in columns], rows, escape_formulas)
+        click.echo(f"{count} {name} exported", err=True)
+
+    @group.command("backup")
+    @click.argument("file", type=click.Path(dir_okay=False))
+    def backup(file: str) -> None:
+        """Copy the SQLite database to FILE, as it is at this moment, while it is in use.
+
+        FILE is replaced at the end, or left as it was. To restore it: stop the service, delete database.db-wal and
+        database.db-shm if they exist, and copy FILE to database.db.
+        """
+        if db.engine.dialect.name != "sqlite":
+            raise click.ClickException("This is for SQLite. For PostgreSQL use pg_dump --format=custom --file=FILE.")
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise click.ClickException(f"{file}: Not a regular file.")
+        with long_transaction(file) as connection:
+            pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            source: Any = connection.connection.driver_connection
+            with progress(pages) as bar, output(file) as temporary, closing(sqlite3.connect(temporary)) as target:
+                source.backup(target, pages=STEP, progress=lambda *_: bar.update(STEP))
+        click.echo(f"{pages} pages copied to {file}", err=True)
+
+    return group

@@ -1,0 +1,178 @@
+"""The files of the commands: CSV (RFC 4180) and NDJSON (an object on each line)."""
+
+import csv
+import os
+import sys
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import orjson
+from marshmallow import Schema
+
+from heroes.web.fields import error
+
+MAX_LINE = 2**20
+# https://owasp.org/www-community/attacks/CSV_Injection
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+Rows = Iterator[tuple[int, dict[str, Any]]]  # line numbers and rows
+
+
+def format_of(file: str, form: str | None) -> str:
+    """Return the given format, or else the one of the suffix. Raises UsageError if there is neither."""
+    form = form or Path(file).suffix.lower().removeprefix(".")
+    if form not in READERS:
+        raise click.UsageError("--format csv or --format ndjson is needed: the file name has no such suffix.")
+    return form
+
+
+def progress(length: int, rows: Iterable[Any] | None = None) -> Any:
+    """Return a progress bar on stderr, hidden if stderr is no terminal or the length is unknown (0)."""
+    hidden = not length or not sys.stderr.isatty()
+    return click.progressbar(rows, length, file=sys.stderr, hidden=hidden, update_min_steps=length // 200)
+
+
+@contextmanager
+def output(path: str) -> Iterator[str]:
+    """Yield the path of a new file, readable by its owner only, that replaces `path` unless an exception is raised.
+
+    Yields `path` itself if it is stdout (-), a device or a named pipe. Raises ClickException if it is a part of a
+    database in use.
+    """
+    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+        yield path
+        return
+    path = os.path.realpath(path)
+    if os.path.exists(path.removesuffix("-wal").removesuffix("-shm") + "-wal"):
+        raise click.ClickException(f"{path}: Belongs to a database in use.")
+    folder, name = os.path.split(path)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as directory:
+        temporary = Path(directory, name)
+        temporary.touch(0o600)
+        yield str(temporary)
+        with temporary.open() as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+@dataclass
+class ImportErrors:
+    """Collects import errors; aborts on the first unless `skip` is set."""
+
+    skip: bool
+    count: int = 0
+
+    def add(self, line: int, message: str, fatal: bool = False) -> None:
+        """Report an error. The message must not quote a value. Raises ClickException unless errors are skipped."""
+        if fatal or not self.skip:
+            raise click.ClickException(f"line {line}: {message}. Nothing was imported.")
+        click.echo(f"line {line}: {message}", err=True)
+        self.count += 1
+
+
+def iter_lines(stream: Any, bar: Any, errors: ImportErrors) -> Iterator[str]:
+    """Yield the lines of a file. One that is too long is an error, and becomes a blank line."""
+    stream.reconfigure(newline="")  # Keep the line breaks in values.
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), ""), 1):
+        bar.update(len(line))
+        if number == 1 and "\0" in line:
+            errors.add(1, "Not a text file in UTF-8; it may be UTF-16", fatal=True)
+        if len(line) > MAX_LINE:
+            errors.add(number, f"Longer than {MAX_LINE} characters")
+            while line and line[-1] not in "\r\n":
+                line = stream.readline(MAX_LINE)
+            line = "\n"
+        yield line
+
+
+def input_names(schema: Schema) -> dict[str, bool]:
+    """Return the names of the fields in the input, and whether they may be null."""
+    return {field.data_key or name: field.allow_none for name, field in schema.load_fields.items()}
+
+
+def read_ndjson(lines: Iterator[str], schema: Schema, errors: ImportErrors) -> Rows:
+    """Yield objects. Unknown keys are ignored, as in a POST, unless only case or blanks make them unknown."""
+    known = input_names(schema).keys()
+    folded = {name.casefold() for name in known}
+    for number, line in enumerate(lines, 1):
+        if line.isspace():
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            errors.add(number, error("json_invalid")["msg"])
+            continue
+        if not isinstance(row, dict):
+            errors.add(number, error("model_attributes_type")["msg"])
+        elif misspelled := [key for key in row.keys() - known if key.strip().casefold() in folded]:
+            errors.add(number, f"Unknown key {misspelled[0]!r}; known are {', '.join(known)}")
+        else:
+            yield number, row
+
+
+def read_csv(lines: Iterator[str], schema: Schema, errors: ImportErrors) -> Rows:
+    """Yield the rows below a header. An empty value is null if the field allows it, otherwise an empty string."""
+    known = input_names(schema)
+    reader = csv.reader(lines, strict=True)
+    header: list[str] = []
+    while True:
+        number = reader.line_num + 1
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            errors.add(number, f"Not valid CSV, {error}", fatal=not header)
+            continue
+        if record is None:
+            return
+        if not header:
+            header = [name.strip() for name in record]
+            if problem := header_problem(header, known):
+                errors.add(number, f"{problem}. The columns are {', '.join(known)}", fatal=True)
+        elif len(record) == len(header):
+            values = zip(header, record, strict=True)
+            yield number, {name: value or (None if known[name] else "") for name, value in values}
+        elif record:
+            errors.add(number, f"{len(record)} columns below a header of {len(header)}")
+
+
+def header_problem(header: list[str], known: Collection[str]) -> str | None:
+    """Return what is wrong with a CSV header, None if it is fine."""
+    if not any(header):
+        return "Blank instead of a header"
+    if header[0].lower().startswith("sep="):
+        return "'sep=' instead of a header"
+    if {name.casefold() for name in known}.isdisjoint(name.casefold() for name in header):
+        # It may be a row: do not quote it.
+        text = "".join(header)
+        delimiter = "semicolons" if ";" in text else "tabs" if "\t" in text else ""
+        return f"Separated by {delimiter} instead of commas" if delimiter else "Not a header"
+    for name in header:
+        if name not in known:
+            return f"Unknown column {name[:40]!r}"
+        if header.count(name) > 1:
+            return f"Column {name!r} comes more than once"
+    return None
+
+
+def write_rows(file: IO[str], form: str, names: list[str], rows: Iterable[Sequence[Any]], escape: bool) -> None:
+    """Write rows as objects, or as CSV below a header. escape: defuse formulas in CSV."""
+    if form == "csv":
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(map(escape_formulas, rows) if escape else rows)
+    else:
+        file.writelines(orjson.dumps(dict(zip(names, row, strict=True))).decode() + "\n" for row in rows)
+    file.flush()
+
+
+def escape_formulas(row: Sequence[Any]) -> list[Any]:
+    """Put an apostrophe before each text that a spreadsheet would take for a formula."""
+    return [f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value for value in row]
+
+
+READERS = {"csv": read_csv, "ndjson": read_ndjson, "jsonl": read_ndjson}

@@ -1,0 +1,15 @@
+"""The table that an Idempotency-Key was used for. Earlier releases had but one."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    op.add_column("idempotency_key", sa.Column("resource", sa.String, nullable=False, server_default="hero"))
+
+
+def downgrade() -> None:
+    op.drop_column("idempotency_key", "resource")

@@ -1,0 +1,82 @@
+"""/metrics for Prometheus, if METRICS is on."""
+
+import os
+import platform
+import struct
+from functools import partial
+
+from flask import Flask, Response, g
+from sqlalchemy import event
+from werkzeug.exceptions import ServiceUnavailable
+
+from heroes.config import VERSION, ConfigError
+from heroes.extensions import db
+from heroes.operations.logs import elapsed, method_and_route
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
+
+
+def init_app(app: Flask) -> None:
+    """Count requests and connections, and serve the counts of all workers. Does nothing without METRICS.
+
+    Raises ConfigError if prometheus-client isn't installed.
+    """
+    if not app.config["METRICS"]:
+        return
+    try:
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+    except ModuleNotFoundError:
+        raise ConfigError("METRICS: Needs the extra: pip install heroes[metrics]") from None
+
+    # One registry per app.
+    own = CollectorRegistry()
+    labels = ("method", "route", "status")
+    requests = Counter("http_requests", "Requests answered.", labels, registry=own)
+    seconds = Histogram("http_request_duration_seconds", "Time to answer.", labels, registry=own, buckets=BUCKETS)
+    gauge = partial(Gauge, registry=own, multiprocess_mode="livesum")
+    in_flight = gauge("http_requests_in_flight", "Requests being answered.", labels[:2])
+    in_use = gauge("db_connections_in_use", "Connections in use.")
+    pool = gauge("db_connections_max", "Connections that may be in use.")
+    build = gauge("heroes_build_info", "1.", ("version", "python"), multiprocess_mode="livemax")
+
+    @app.before_request
+    def begin() -> None:
+        g.in_flight = in_flight.labels(*method_and_route())
+        g.in_flight.inc()
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        values = (*method_and_route(), response.status_code)
+        requests.labels(*values).inc()
+        seconds.labels(*values).observe(elapsed())
+        return response
+
+    @app.teardown_request
+    def end(error: BaseException | None) -> None:
+        if "in_flight" in g:
+            g.pop("in_flight").dec()
+
+    def announce() -> None:
+        """Set what does not change. After a fork, with --preload, each worker has to do it for itself."""
+        pool.set(app.config["GUNICORN_THREADS"])
+        build.labels(VERSION, platform.python_version()).set(1)
+
+    announce()
+    os.register_at_fork(after_in_child=announce)
+    with app.app_context():
+        event.listen(db.engine, "checkout", lambda *_: in_use.inc())
+        event.listen(db.engine, "checkin", lambda *_: in_use.dec())
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """Serve the counts in Prometheus' text format: with PROMETHEUS_MULTIPROC_DIR those of all workers."""
+        registry = own
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        try:
+            return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+        except struct.error:
+            # A worker that is starting has made a file, and not yet filled it.
+            raise ServiceUnavailable(retry_after=1) from None

@@ -1,0 +1,62 @@
+"""The WSGI middleware around Flask: the request's id and target, and the headers of every response."""
+
+import re
+from collections.abc import Iterable
+from random import getrandbits
+from time import perf_counter
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from heroes.operations.logs import STARTED, request_id
+
+# A client's own id, unless it could break out of a log line or a header.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+]
+LOAD_NOTHING = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+
+def normalize_target(environ: WSGIEnvironment) -> None:
+    """Make the target and the method what they are on uvicorn, the tutorial's server."""
+    # Methods are case-sensitive (RFC 9110, 9.1); Werkzeug upper-cases them. Keep "get" from matching GET.
+    if not environ["REQUEST_METHOD"].isupper():
+        environ["REQUEST_METHOD"] = f"UNKNOWN-{environ['REQUEST_METHOD']}"
+    # "#" is not allowed in a target (RFC 9112, 3.2). gunicorn truncates there, uvicorn does not.
+    if "#" in environ.get("RAW_URI", ""):
+        path, _, environ["QUERY_STRING"] = environ["RAW_URI"].partition("?")
+        path = unquote_to_bytes(path).decode("latin-1")
+        environ["PATH_INFO"] = path.removeprefix(environ.get("SCRIPT_NAME", ""))
+    # FastAPI ignores slashes at the end of /heroes/{hero_id}, but not at the end of /heroes/.
+    if environ["PATH_INFO"].endswith("//") and (path := environ["PATH_INFO"].rstrip("/")).count("/") > 1:
+        environ["PATH_INFO"] = path
+
+
+def wrap_wsgi_app(wsgi_app: WSGIApplication) -> WSGIApplication:
+    """Give each request an id, the client's own if it is well-formed, and each response that id and security headers.
+
+    A response without a policy of its own may load nothing.
+    """
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        given = environ.get("HTTP_X_REQUEST_ID", "")
+        this_id = given if REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+        environ[STARTED] = perf_counter()
+        normalize_target(environ)
+
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            headers += [("X-Request-ID", this_id), *HEADERS]
+            if LOAD_NOTHING[0] not in dict(headers):
+                headers.append(LOAD_NOTHING)
+            return start_response(status, headers, *exc_info)
+
+        token = request_id.set(this_id)
+        try:
+            return wsgi_app(environ, start)
+        finally:
+            request_id.reset(token)
+
+    return app

@@ -1,0 +1,1 @@
+"""The database: engines for SQLite and PostgreSQL, transactions, the writer lock, the schema at start-up."""

@@ -1,0 +1,30 @@
+"""Column types, and what every resource's table has."""
+
+from secrets import randbelow
+
+from sqlalchemy import BigInteger, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+# SQLite's INTEGER holds 64 bits, and only a column of exactly that type can be an AUTOINCREMENT key.
+Int64 = BigInteger().with_variant(Integer, "sqlite")
+# By code point on both databases: SQLite's own order, independent of the locale of a PostgreSQL server.
+Text = String().with_variant(String(collation="C"), "postgresql")
+
+
+def random_version() -> int:
+    """Return a version that, in all likelihood, no row had before."""
+    return 1 + randbelow(10**15)
+
+
+class ResourceMixin:
+    """The columns of a resource: an id that is never given out twice, and a version for its ETag."""
+
+    # Without AUTOINCREMENT SQLite gives out the highest id again after its row is deleted.
+    __table_args__ = {"sqlite_autoincrement": True}
+
+    id: Mapped[int] = mapped_column(Int64, primary_key=True, sort_order=-1)
+    # Random: a row that gets the id of a deleted one, or is changed again after a backup was restored, must not get an
+    # ETag that another content had. The server's default is for programs that don't know the column, like the tutorial.
+    version: Mapped[int] = mapped_column(
+        Int64, default=random_version, onupdate=random_version, server_default="1", sort_order=1
+    )

@@ -1,0 +1,84 @@
+"""The writer lock of a SQLite file."""
+
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from flask import current_app
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from heroes.storage.background import in_background
+
+POLL_INTERVAL = 0.005  # seconds
+
+
+class WriterLock:
+    """Serialize writers to a SQLite file across threads and processes.
+
+    SQLite has one writer at a time. The others sleep and try again, some for seconds; flock() wakes them in order. The
+    lock is on the directory: closing any descriptor of the database file would drop SQLite's own locks on it
+    (https://sqlite.org/howtocorrupt.html, 2.2). The kernel releases it if the process dies.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        # Threads of one process wait here, without a background thread each for flock().
+        self.threads = threading.Lock()
+
+    @contextmanager
+    def hold(self, timeout: float) -> Iterator[None]:
+        """Hold the lock. timeout: seconds. Raises PoolTimeout, which gets the same response as an exhausted pool."""
+        deadline = time.monotonic() + timeout
+        if not self.threads.acquire(timeout=timeout):
+            raise PoolTimeout("timeout while waiting for other writers of this process")
+        try:
+            descriptor = lock_directory(self.directory, deadline)
+            try:
+                yield
+            finally:
+                # Closing would unlock, too, but gevent defers it.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
+        finally:
+            self.threads.release()
+
+
+def lock_without_timeout(descriptor: int) -> None:
+    """Lock a directory, however long that takes."""
+    monkey = sys.modules.get("gevent.monkey")
+    while monkey and monkey.is_module_patched("threading"):  # pragma: no cover - in gunicorn's gevent worker only
+        # All greenlets share one thread, which flock() would block.
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(POLL_INTERVAL)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def lock_directory(directory: str, deadline: float) -> int:
+    """Lock a directory and return its descriptor; closing it unlocks. Raises PoolTimeout at `deadline` (monotonic)."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # flock() has no timeout.
+        locked = in_background(lambda: lock_without_timeout(descriptor))
+        try:
+            locked.result(max(deadline - time.monotonic(), 0))
+        except TimeoutError:
+            locked.add_done_callback(lambda _: os.close(descriptor))
+            raise PoolTimeout("timeout while waiting for writers of other processes") from None
+    return descriptor
+
+
+def writer_lock() -> AbstractContextManager[None]:
+    """Return a context manager that holds the current app's writer lock; on PostgreSQL it does nothing.
+
+    Entering it raises PoolTimeout after DATABASE_TIMEOUT seconds.
+    """
+    lock: WriterLock | None = current_app.extensions["heroes.writer_lock"]
+    return lock.hold(current_app.config["DATABASE_TIMEOUT"]) if lock else nullcontext()

@@ -1,0 +1,109 @@
+"""Engine options and events for PostgreSQL."""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, wait
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import URL, Engine, ExceptionContext, event
+
+from heroes.config import MAX_PORT, ConfigError
+from heroes.storage.background import in_background
+
+MAX_CONNECT_WAIT = 0.5  # seconds
+READ_ONLY = "25006"  # SQLSTATE of a write on a standby, or on a server that was made read-only
+STANDBY_TARGETS = {"any", "prefer-standby", "read-only", "standby"}  # targets that may be read-only for good
+# The URL parameters that are ours, not libpq's. In any other form they are left to libpq, which refuses them.
+OWN_PARAMETERS = re.compile(r"(?<=[?&])(pgbouncer|prepare_threshold)=(\w+)(?:&|$)")
+# Settings of the server. {0} is DATABASE_TIMEOUT. Without idle_in_transaction_session_timeout and the keep-alives the
+# server would keep the locks and sessions of a vanished client for hours.
+SERVER_OPTIONS = (
+    "-c statement_timeout={0}s -c lock_timeout={0}s -c idle_in_transaction_session_timeout={0}s"
+    " -c tcp_keepalives_idle=10s -c tcp_keepalives_interval=5s -c tcp_keepalives_count=2"
+)
+DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 2,  # seconds, for each host
+    "tcp_user_timeout": 1000,  # milliseconds until a peer that acknowledges nothing is given up
+    # Seconds. They also end the wait for the result of a statement that the server acknowledged.
+    "keepalives_idle": 1,
+    "keepalives_interval": 1,
+    "application_name": "heroes",
+    "client_encoding": "utf8",  # whatever the encoding of the database is
+}
+
+
+def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[URL, dict[str, Any], bool]:
+    """Return the URL, the engine options, and whether PgBouncer is in between.
+
+    libpq reads the URL itself, so it may hold whatever libpq knows, such as several hosts or sslmode
+    (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING). Two parameters are ours:
+
+    - `prepare_threshold=N` prepares a statement on the server after N executions. Off by default and with 0: prepared
+      statements break if the type of a column changes, and behind a pooler that does not know them.
+    - `pgbouncer=true` sends no startup parameter that PgBouncer refuses; the timeouts are then the role's.
+
+    Raises ConfigError if the two contradict each other, and various exceptions if the URL is not valid.
+    """
+    from psycopg.conninfo import conninfo_to_dict
+
+    own = dict(OWN_PARAMETERS.findall(text))
+    arguments = DEFAULTS | conninfo_to_dict("postgresql://" + OWN_PARAMETERS.sub("", text).split("://", 1)[1])
+    pgbouncer = {"true": True, "false": False}[own.get("pgbouncer", "false")]
+    # 0 means never, as in JDBC's parameter prepareThreshold. psycopg would prepare at once, and never if it is None.
+    arguments["prepare_threshold"] = int(own.get("prepare_threshold", "0")) or None
+    if pgbouncer and arguments["prepare_threshold"]:
+        # psycopg numbers the statements of each connection. PgBouncer shares server connections between clients, so one
+        # client's name would run another client's statement.
+        raise ConfigError("DATABASE_URL: prepare_threshold must not be used with pgbouncer=true.")
+    if not pgbouncer:
+        # The last value of a repeated setting counts.
+        options = arguments.get("options") or os.environ.get("PGOPTIONS", "")
+        arguments["options"] = f"{SERVER_OPTIONS.format(timeout)} {options}"
+    if any(not port.isdecimal() or int(port) > MAX_PORT for port in str(arguments.get("port", "")).split(",") if port):
+        raise ValueError("a port is a number of 16 bits")
+    if "," in arguments.get("host", ""):
+        # The host that takes writes, also after a failover.
+        arguments.setdefault("target_session_attrs", "read-write")
+    return URL.create("postgresql+psycopg"), {"connect_args": arguments, "pool_pre_ping": True, **pool}, pgbouncer
+
+
+class Connector:
+    """Connect in the background, one attempt at a time, and let no request wait for long.
+
+    Otherwise all threads would wait for a host that was cut off, and none would be left for /health. A later request
+    takes the connection, or the error, of an attempt that was given up.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.attempt: Future[Any] | None = None
+        self.deadline = 0.0
+
+    def __call__(self, dialect: Any, record: object, arguments: Any, parameters: Any) -> Any:
+        """Return a connection; called by SQLAlchemy. Raises psycopg's OperationalError."""
+        # Nobody holds the lock beyond the deadline.
+        with self.lock:
+            if self.attempt is None:
+                self.deadline = time.monotonic() + MAX_CONNECT_WAIT
+                self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
+            wait([self.attempt], max(0.0, self.deadline - time.monotonic()))
+            if not self.attempt.done():
+                raise dialect.loaded_dbapi.OperationalError("no connection to the database in time")
+            attempt, self.attempt = self.attempt, None
+            return attempt.result()
+
+
+def listen(engine: Engine, target: str | None) -> None:
+    """Connect with Connector, and give up connections to a primary that became read-only, but not to a standby.
+
+    target: target_session_attrs of the URL.
+    """
+    event.listen(engine, "do_connect", Connector())
+
+    @event.listens_for(engine, "handle_error")
+    def disconnect(context: ExceptionContext) -> None:
+        if target not in STANDBY_TARGETS and getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+            context.is_disconnect = True

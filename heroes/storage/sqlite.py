@@ -1,0 +1,99 @@
+"""Engine options and events for SQLite."""
+
+import os
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
+from sqlalchemy.exc import DisconnectionError, OperationalError
+
+REMOVED = "the database file or its -wal file was removed or replaced; restart the service"
+MEMORY = {None, "", ":memory:"}
+# The query keys that Python's driver takes; SQLite itself takes others, in a file: URI.
+DRIVER_KEYS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
+# The first releases without the WAL-reset bug: those of older branches, and that of all others
+# (https://sqlite.org/wal.html#walresetbug).
+FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
+FIXED_SINCE = (3, 51, 3)
+
+
+def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[URL, dict[str, Any], str | None]:
+    """Return the URL, the engine options and the path of a sqlite:// URL; the path is None for a database in memory.
+
+    A path is relative to the working directory, as in the tutorial. Raises ValueError.
+    """
+    url = make_url(text)
+    if url.host:
+        raise ValueError("a file has no host")
+    arguments = {"timeout": timeout, "check_same_thread": False}
+    uri = str(url.query.get("uri", "")).lower() in ("1", "true", "yes", "on")
+    if not uri and (unknown := url.query.keys() - DRIVER_KEYS):
+        raise ValueError(f"unknown: {unknown}")
+    url.get_dialect()().create_connect_args(url)  # raises ValueError for a value of the wrong type
+    if url.database in MEMORY or (uri and (url.query.get("mode") == "memory" or ":memory:" in str(url.database))):
+        # Not the URL as given: Flask-SQLAlchemy would make a file of file::memory:.
+        return make_url("sqlite://"), {"connect_args": arguments, "poolclass": StaticPool}, None
+    name = str(url.database)
+    if uri and name.startswith("file:"):
+        parts = urlsplit(name)
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError("a file has no host")
+        name = unquote(parts.path)
+    path = os.path.abspath(name)
+    # Not SQLite's default mode, which makes a new file where the database was removed.
+    mode = "ro" if url.query.get("mode") == "ro" else "rw"
+    url = url.set(database=f"file:{quote(path)}").update_query_dict({"mode": mode, "uri": "true"})
+    return url, {"connect_args": arguments, **pool}, path
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """Return the device and inode of a file, which change if another takes its place; None if it is missing."""
+    with suppress(OSError):
+        status = os.stat(path)
+        return status.st_dev, status.st_ino
+    return None
+
+
+def listen(engine: Engine, path: str | None) -> None:
+    """Prepare each connection, and give up those whose file was removed or replaced."""
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, record: Any) -> None:
+        try:
+            # FULL costs one fsync a commit; NORMAL would lose acknowledged writes in a power failure.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            # A read opens the -wal file, which stays until the last connection is closed.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error:
+            # The pool does not close a connection whose "connect" event failed.
+            connection.close()
+            raise
+        if path is not None:
+            record.info["files"] = {name: file_identity(name) for name in (path, f"{path}-wal")}
+
+    if path is not None:
+
+        @event.listens_for(engine, "checkout")
+        def check(connection: sqlite3.Connection, record: Any, proxy: object) -> None:
+            if record.info["files"][path] != file_identity(path):
+                raise DisconnectionError(REMOVED)
+
+
+def check_files(connection: Connection) -> None:
+    """Raise OperationalError if the database file or its -wal file was removed or replaced: a write would be lost.
+
+    There is no second connection if only the -wal file was removed: it would make another one, and two of them damage
+    the database (https://sqlite.org/howtocorrupt.html, 4).
+    """
+    files: dict[str, Any] = connection.info.get("files", {})
+    if any(file_identity(name) != identity for name, identity in files.items()):
+        raise OperationalError("BEGIN", None, sqlite3.OperationalError(REMOVED))
+
+
+def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
+    """Return whether a release of SQLite can damage a database in WAL mode if two connections write at once."""
+    return version < FIXED.get(version[:2], FIXED_SINCE)

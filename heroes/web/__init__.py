@@ -1,0 +1,1 @@
+"""FastAPI's behaviour on Flask; pages, ETags and safe retries for any resource. It knows none itself."""

@@ -1,0 +1,102 @@
+"""Error handlers: every error is {"detail": …}."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Flask, Response, current_app, request
+from marshmallow.exceptions import SCHEMA
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import (
+    BadRequest,
+    Conflict,
+    HTTPException,
+    InternalServerError,
+    ServiceUnavailable,
+    UnprocessableEntity,
+)
+
+from heroes.storage.postgresql import READ_ONLY
+from heroes.web.fields import Error, error
+from heroes.web.responses import json_response
+
+RETRY_AFTER = 1  # second: a lock or a failover is usually over by then
+# SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
+UNDEFINED_TABLE = "42P01"  # on SQLite it is an OperationalError
+PERMISSION_DENIED = "42501"
+UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
+CANNOT_SERVE = {READ_ONLY, UNDEFINED_TABLE, PERMISSION_DENIED, "SQLITE_CORRUPT", "SQLITE_NOTADB"}
+FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
+UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
+UNREAD = {411, 413}  # statuses after which a part of the body is unread
+
+
+class ValidationFailed(UnprocessableEntity):
+    """422 with the validation errors of a request, each {"type", "loc", "msg", "ctx"?}."""
+
+    def __init__(self, errors: list[Error]) -> None:
+        super().__init__(errors)  # type: ignore[arg-type]
+
+
+def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
+    """Yield the errors in the `messages` of a marshmallow ValidationError, nested ones too, each with its `loc`."""
+    if isinstance(messages, str):
+        yield error("value_error", messages) | {"loc": list(loc)}
+    elif isinstance(messages, list):
+        for message in messages:
+            yield from located_errors(message, *loc)
+    elif isinstance(messages.get("msg"), str):
+        yield messages | {"loc": list(loc)}
+    else:
+        for key, nested in messages.items():
+            yield from located_errors(nested, *loc, *([] if key == SCHEMA else [key]))
+
+
+def handle_http_exception(error: HTTPException) -> Response:
+    """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
+    # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
+    detail = vars(error).get("description") or error.name
+    response = json_response({"detail": detail}, error.code or 500)
+    response.headers.extend((key, value) for key, value in error.get_headers() if key != "Content-Type")
+    if error.code in UNREAD:
+        # gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
+        response.headers["Connection"] = "close"
+    return response
+
+
+def unavailable(message: str, reason: str | None = None) -> ServiceUnavailable:
+    """Log the message, and return a 503. reason: the detail for the client."""
+    current_app.logger.error("database unavailable: %s", message)
+    return ServiceUnavailable(reason, retry_after=RETRY_AFTER)
+
+
+def classify(error: DBAPIError) -> HTTPException:
+    """Return a 503 if the database can't serve, a 409 if a constraint is violated, else a 500, which is a bug."""
+    # A message that quotes a row or a value must not be logged.
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
+    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
+    message, *_ = str(primary or error.orig).partition("\n")
+    message = f"{code} {'' if code.startswith(QUOTING) else message} [{error.statement}]"
+    # Locked, full, read-only, damaged, out of reach, lacking a migration or a privilege.
+    if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
+        return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
+    if code in FOREIGN_KEY:
+        return Conflict("Still in use" if request.method == "DELETE" else "Refers to something that does not exist")
+    if isinstance(error, IntegrityError):
+        return Conflict("Already exists" if code in UNIQUE else None)
+    if code == UNTRANSLATABLE:
+        return BadRequest("The database can't store one of the characters")
+    # Not logger.exception(): the message of the exception may quote the row.
+    stack = "".join(traceback.format_tb(sys.exc_info()[2]))
+    current_app.logger.error("database error: %s\n%s", message, stack)
+    return InternalServerError()
+
+
+def init_app(app: Flask) -> None:
+    """Register the handlers. Any other exception is logged by Flask and becomes a bare 500."""
+    app.register_error_handler(HTTPException, handle_http_exception)
+    app.register_error_handler(DBAPIError, lambda error: handle_http_exception(classify(error)))
+    app.register_error_handler(PoolTimeout, lambda error: handle_http_exception(unavailable(str(error))))

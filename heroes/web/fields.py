@@ -1,0 +1,160 @@
+"""Fields with pydantic's coercion rules, and the schema base class. Independent of Flask and SQLAlchemy.
+
+The rules, error types and messages are those of pydantic 2 in lax mode (https://docs.pydantic.dev/latest/errors/).
+A validation error is a mapping {"type", "loc", "msg", "ctx"?}; web.errors fills its "loc".
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+Error = dict[str, Any]
+
+ERROR_MESSAGES: Mapping[str, str] = {
+    "missing": "Field required",
+    "finite_number": "Input should be a finite number",
+    "int_type": "Input should be a valid integer",
+    "int_parsing": "Input should be a valid integer, unable to parse string as an integer",
+    "int_parsing_size": "Unable to parse input string as an integer, exceeded maximum size",
+    "int_from_float": "Input should be a valid integer, got a number with a fractional part",
+    "greater_than_equal": "Input should be greater than or equal to {ge}",
+    "less_than_equal": "Input should be less than or equal to {le}",
+    "string_type": "Input should be a valid string",
+    "string_unicode": "Input should be a valid string, unable to parse raw data as a unicode string",
+    "string_too_long": "String should have at most {max_length} characters",
+    "value_error": "Value error, {reason}",
+    "literal_error": "Input should be {expected}",
+    "model_attributes_type": "Input should be a valid dictionary or object to extract fields from",
+    "json_invalid": "JSON decode error",
+}
+
+# What Rust's str::trim treats as white space: str.strip() without U+001C to U+001F.
+WHITE_SPACE = "".join(each for each in map(chr, range(0x3001)) if each.isspace() and not "\x1c" <= each <= "\x1f")
+
+# Underscores between digits, leading zeros, a fraction of zeros; after leading zeros pydantic accepts one more sign.
+# Possessive quantifiers (`*+`, `++`) prevent catastrophic backtracking.
+INTEGER = re.compile(
+    r"""(?: ([+-]?) (?: 0[0_]*+(?<=0) | (?:0[0_]*+)? ([1-9][0-9]*+(?:_[0-9]++)*+) )
+          | \+?0[0_]*+ (-)_? (0|[1-9][0-9]*+(?:_[0-9]++)*+) )
+        (?:\.0++)?""",
+    re.VERBOSE,
+)
+# The longest integer that pydantic, like Python, reads from a string. int_parsing_size is for plain digits only.
+MAX_DIGITS = 4300
+TOO_MANY_DIGITS = re.compile(rf"-?[1-9][0-9]{{{MAX_DIGITS}}}")
+
+
+def error(kind: str, reason: str = "", **ctx: Any) -> Error:
+    """Return a validation error of a type in ERROR_MESSAGES. `reason` and `ctx` complete its message."""
+    entry: Error = {"type": kind, "loc": [], "msg": ERROR_MESSAGES[kind].format(reason=reason, **ctx)}
+    return entry | {"ctx": ctx} if ctx else entry
+
+
+def parse_int(text: str) -> int:
+    """Return the integer, of any size, that a string stands for.
+
+    Raises ValidationError: `string_unicode`, `int_parsing_size` or `int_parsing`.
+    """
+    check_unicode(text)
+    if match := INTEGER.fullmatch(text.strip(WHITE_SPACE)):
+        sign, digits, late_sign, late_digits = match.groups()
+        number = (digits or late_digits or "0").replace("_", "")
+        if len(number) <= MAX_DIGITS:
+            return -int(number) if sign == "-" or late_sign else int(number)
+    raise ValidationError(error("int_parsing_size" if TOO_MANY_DIGITS.match(text) else "int_parsing"))
+
+
+def check_unicode(text: str) -> None:
+    """Raise ValidationError `string_unicode` if a lone surrogate keeps the text from being encoded as UTF-8."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValidationError(error("string_unicode")) from None
+
+
+class Integer(fields.Field[Any]):
+    """An integer given as a JSON number, a boolean or a string, from `ge` to `le`.
+
+    The default bounds are those of a signed 64-bit column; None is no bound.
+    """
+
+    default_error_messages: dict[str, Any] = {"required": error("missing"), "null": error("int_type")}
+
+    def __init__(self, *, ge: int | None = INT64_MIN, le: int | None = INT64_MAX, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ge, self.le = ge, le
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if isinstance(value, int):
+            number = int(value)
+        elif isinstance(value, str):
+            number = parse_int(value)
+        elif not isinstance(value, float):
+            raise ValidationError(error("int_type"))
+        elif not math.isfinite(value):
+            raise ValidationError(error("finite_number"))
+        elif not value.is_integer():
+            raise ValidationError(error("int_from_float"))
+        elif abs(value) >= 2**63:
+            raise ValidationError(error("int_parsing_size"))
+        else:
+            number = int(value)
+        if self.ge is not None and number < self.ge:
+            raise ValidationError(error("greater_than_equal", ge=self.ge))
+        if self.le is not None and number > self.le:
+            raise ValidationError(error("less_than_equal", le=self.le))
+        return number
+
+
+class String(fields.Field[Any]):
+    """A string of at most `max_length` characters that both databases can store and index."""
+
+    default_error_messages: dict[str, Any] = {"required": error("missing"), "null": error("string_type")}
+
+    def __init__(self, *, max_length: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_length = max_length
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError(error("string_type"))
+        check_unicode(value)
+        if self.max_length is not None and len(value) > self.max_length:
+            raise ValidationError(error("string_too_long", max_length=self.max_length))
+        if "\0" in value:
+            raise ValidationError(error("value_error", "must not contain NUL characters"))
+        return value
+
+
+class Choice(fields.Field[Any]):
+    """One of several strings."""
+
+    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
+        *head, last = (repr(choice) for choice in choices)
+        self.expected = error("literal_error", expected=f"{', '.join(head)} or {last}")
+        super().__init__(error_messages={"required": error("missing"), "null": self.expected}, **kwargs)
+        self.choices = choices
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if value not in self.choices:
+            raise ValidationError(self.expected)
+        return str(value)
+
+
+class BaseSchema(Schema):
+    """A marshmallow schema that ignores unknown keys, as the tutorial's models do."""
+
+    error_messages: dict[str, Any] = {"type": error("model_attributes_type")}
+
+    class Meta:
+        unknown = EXCLUDE
+
+    def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
+        """Return the value that a field dumps. Of a dict it is the item, which saves a sixth of the time for a list."""
+        return obj[attr] if isinstance(obj, dict) and attr in obj else super().get_attribute(obj, attr, default)

@@ -1,0 +1,51 @@
+"""Safe retries: a POST with an Idempotency-Key creates one row, however often it is sent."""
+
+import hashlib
+import time
+from typing import Any
+
+import orjson
+from sqlalchemy import Table, bindparam, delete, select, text, update
+
+from heroes.storage.transactions import Row, fetch, transaction
+from heroes.web.errors import ValidationFailed
+from heroes.web.fields import error
+
+KEY_LIFETIME = 24 * 60 * 60  # seconds
+
+
+class IdempotencyKeys:
+    """The table of keys, see models.IdempotencyKey."""
+
+    def __init__(self, table: Table) -> None:
+        self.forget = delete(table).where(table.c.created_at < bindparam("before"))
+        # Text, because SQLAlchemy's ON CONFLICT is specific to a dialect. Blocks while another request inserts the same
+        # key; returns no row if the key exists.
+        self.claim = text(
+            f"INSERT INTO {table.name} (key, fingerprint, created_at, resource)"
+            " VALUES (:key, :fingerprint, :created_at, :resource) ON CONFLICT DO NOTHING RETURNING key"
+        )
+        self.record = update(table).where(table.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
+        columns = table.c.fingerprint, table.c.answer, table.c.resource
+        self.recall = select(*columns).where(table.c.key == bindparam("key"))
+
+    def create_once(self, key: str, resource: str, statement: Any, values: dict[str, Any]) -> tuple[Row, bool]:
+        """Create a row and record it under the key, in one transaction; or return the one recorded there.
+
+        Returns the row, and whether it was recorded before. Raises ValidationFailed if the key had other values.
+        """
+        fingerprint = hashlib.sha256(orjson.dumps(values)).hexdigest()
+        now = int(time.time())
+        claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": resource}
+        with transaction() as connection:
+            # The first statement writes, so that SQLite takes the write lock at once.
+            fetch(connection, self.forget, {"before": now - KEY_LIFETIME})
+            if fetch(connection, self.claim, claim):
+                [created] = fetch(connection, statement, values)
+                fetch(connection, self.record, {"claimed": key, "answer": created})
+                return created, False
+            [recorded] = fetch(connection, self.recall, {"key": key})
+        if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
+            entry = error("value_error", "was used with another body")
+            raise ValidationFailed([entry | {"loc": ["header", "idempotency-key"]}])
+        return recorded["answer"], True

@@ -1,0 +1,141 @@
+"""The API document, OpenAPI 3.1 made from the views' operations and schemas, at /openapi.json; Swagger UI at /docs."""
+
+import inspect
+import re
+from importlib.resources import files
+from typing import Any
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from flask import Blueprint, Flask, current_app, make_response, redirect, render_template, request, url_for
+from marshmallow import fields
+from werkzeug.wrappers import Response
+
+from heroes.config import TOKENLESS_METHODS, VERSION
+from heroes.web.fields import Choice, Integer, String
+from heroes.web.operation import Operation
+from heroes.web.responses import json_response
+
+VALIDATION_ERROR = {
+    "loc": {"title": "Location", "type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
+    "msg": {"title": "Message", "type": "string"},
+    "type": {"title": "Error Type", "type": "string"},
+    "ctx": {"title": "Context", "type": "object"},
+}
+DETAIL = {"title": "Detail", "type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}
+COMPONENTS: dict[str, dict[str, Any]] = {
+    "Error": {"properties": {"detail": {"type": "string"}}, "required": ["detail"]},
+    "ValidationError": {"properties": VALIDATION_ERROR, "required": ["loc", "msg", "type"]},
+    "HTTPValidationError": {"properties": {"detail": DETAIL}},
+}
+
+# What any operation may answer beyond success.
+COMMON_ERRORS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
+ERROR = {"application/json": {"schema": "Error"}}
+CONTENT: dict[int, dict[str, Any]] = {304: {}, 422: {"application/json": {"schema": "HTTPValidationError"}}}
+CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": CHALLENGE, "content": ERROR}
+
+# Swagger UI uses inline styles.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Swagger UI's own files.
+ASSETS = f"{files('flask_swagger_ui')}/dist"
+
+blueprint = Blueprint("docs", __name__, static_folder=ASSETS, static_url_path="/docs/assets")
+
+
+def tutorial_property(converter: Any, field: fields.Field[Any], ret: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Describe one of our fields as FastAPI does. apispec calls this; `ret` is its own description of the field."""
+    if not isinstance(field, (Integer, String, Choice)):
+        return {}
+    kind = ret.pop("type")
+    schema: dict[str, Any] = {"type": kind[0] if isinstance(kind, list) else kind}
+    if isinstance(field, Integer):
+        schema |= {key: bound for key, bound in (("minimum", field.ge), ("maximum", field.le)) if bound is not None}
+    elif isinstance(field, Choice):
+        schema |= {"enum": list(field.choices)}
+    elif field.max_length is not None:
+        schema |= {"maxLength": field.max_length, "pattern": r"^[^\u0000]*$"}
+    title = {"title": (field.name or "").replace("_", " ").title()}
+    if field.allow_none:
+        ret.pop("default", None)
+        return title | {"anyOf": [schema, {"type": "null"}]}
+    return title | schema
+
+
+def describe(view: Any, operation: Operation, path: str, method: str) -> dict[str, Any]:
+    """Describe an operation, named as FastAPI does: the view's name, the path and the method."""
+    summary, _, description = (inspect.getdoc(view) or "").partition("\n")
+    content = {"application/json": {"schema": operation.response} if operation.response else {}}
+    errors = COMMON_ERRORS | dict(operation.errors)
+    if method == "get" and operation.headers and "if_none_match" in operation.headers.fields:
+        errors[304] = "Not Modified"
+    parts = {"header": operation.headers, "path": operation.path, "query": operation.query}
+    described: dict[str, Any] = {
+        "operationId": re.sub(r"\W", "_", f"{view.__name__}{path}") + f"_{method}",
+        "summary": summary,
+        "tags": [],
+        "parameters": [{"in": place, "schema": schema} for place, schema in parts.items() if schema],
+        "responses": {operation.status: {"description": "Successful Response", "content": content}},
+    }
+    for status, meaning in errors.items():
+        described["responses"][status] = {"description": meaning, "content": CONTENT.get(status, ERROR)}
+    if description.strip():
+        described["description"] = description.strip()
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
+    return described
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """Return the API document of an app."""
+    plugin = MarshmallowPlugin()
+    spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
+    for field, kind in ((Integer, "integer"), (String, "string"), (Choice, "string")):
+        plugin.map_to_openapi_type(field, kind, None)  # type: ignore[no-untyped-call]
+    assert plugin.converter is not None
+    plugin.converter.add_attribute_function(tutorial_property)  # type: ignore[no-untyped-call]
+    for name, schema in COMPONENTS.items():
+        spec.components.schema(name, {"type": "object", "title": name} | schema)
+    asks_for_tokens = app.config["API_TOKENS"] is not None
+    if asks_for_tokens:
+        spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+    paths = {rule.rule for rule in app.url_map.iter_rules()}
+    for rule in app.url_map.iter_rules():
+        view: Any = app.view_functions[rule.endpoint]
+        # Of two rules that differ by a slash at the end, only the one with it.
+        if not hasattr(view, "operation") or f"{rule.rule}/" in paths:
+            continue
+        path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            described = describe(view, view.operation, path, method.lower())
+            if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
+                described["security"] = [{"bearer": []}]
+                described["responses"][401] = NOT_AUTHENTICATED
+            spec.path(path, operations={method.lower(): described})
+    return spec.to_dict()
+
+
+@blueprint.get("/")
+@blueprint.get("/redoc")
+def index() -> Response:
+    """Redirect to Swagger UI. Every packaged ReDoc needs a CDN or eval."""
+    return redirect(url_for("docs.swagger_ui"))
+
+
+@blueprint.get("/docs")
+def swagger_ui() -> Response:
+    """Serve Swagger UI."""
+    return make_response(render_template("docs.html"), {"Content-Security-Policy": PAGE_POLICY})
+
+
+@blueprint.get("/openapi.json")
+def openapi_json() -> Response:
+    """Serve the API document, which is made at the first request: start-up does not pay for it."""
+    if "heroes.openapi" not in current_app.extensions:
+        current_app.extensions["heroes.openapi"] = document(current_app)
+    spec: dict[str, Any] = current_app.extensions["heroes.openapi"]
+    return json_response(spec | ({"servers": [{"url": request.script_root}]} if request.script_root else {}))

@@ -1,0 +1,82 @@
+"""Pages of a list: filters, order, Link to the next page, count."""
+
+import operator
+import re
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import request
+from sqlalchemy import Column, ColumnElement, Select, Table, bindparam, func, select
+
+from heroes.storage.transactions import Row, read
+
+# RFC 7240, 2: comma-separated preferences, each with parameters after semicolons.
+PREFER_COUNT = re.compile(r"(?:^|,)\s*count\s*=\s*\"?exact\"?\s*(?:[;,]|$)", re.IGNORECASE)
+MAX_LINK = 2000  # bytes
+PAGE_KEYS = {"offset", "limit", "sort"}
+
+
+class Listing:
+    """The list of a table's rows, each with some columns, `id` among them."""
+
+    def __init__(self, table: Table, columns: list[Column[Any]]) -> None:
+        self.table = table
+        self.columns = columns
+
+    def condition(self, name: str) -> ColumnElement[bool]:
+        """Return the condition of a filter; see parameters.PageQuery."""
+        prefix, _, rest = name.partition("_")
+        # The name of a column comes first: it may begin with a prefix.
+        column, compare = {
+            name: (name, operator.eq),
+            "after": ("id", operator.gt),
+            "min": (rest, operator.ge),
+            "max": (rest, operator.le),
+        }[name if name in self.table.c else prefix]
+        condition: ColumnElement[bool] = compare(self.table.c[column], bindparam(name))
+        return condition
+
+    def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
+        """Return the ORDER BY of a sort: ties by id, NULLs last."""
+        column, key = self.table.c[sort.removeprefix("-")], self.table.c.id
+        if column is not key:
+            first = column.desc() if sort.startswith("-") else column
+            return [first.nulls_last() if column.nullable else first, key]
+        # `id + 0` keeps SQLite's planner off the primary key, so that it uses the index of the filter.
+        by_id = key + 0 if any(name.startswith(("min_", "max_")) for name in filters) else key
+        return [by_id.desc() if sort.startswith("-") else by_id]
+
+    @cache  # noqa: B019 - one Listing for each resource, which lives as long as the process
+    def select(self, sort: str, filters: frozenset[str]) -> Select[Any]:
+        """Return the SELECT of a page."""
+        conditions = [self.condition(name) for name in sorted(filters)]
+        ordered = select(*self.columns).where(*conditions).order_by(*self.order(sort, filters))
+        return ordered.offset(bindparam("offset")).limit(bindparam("limit"))
+
+    @cache  # noqa: B019
+    def count(self, filters: frozenset[str]) -> Select[Any]:
+        """Return the SELECT that counts the rows that match the filters."""
+        conditions = [self.condition(name) for name in sorted(filters)]
+        return select(func.count().label("total")).select_from(self.table).where(*conditions)
+
+    def page(self, query: dict[str, Any], prefer: str = "") -> tuple[list[Row], dict[str, str]]:
+        """Return the rows and headers for a loaded PageQuery and a Prefer header."""
+        filters = frozenset(query) - PAGE_KEYS
+        rows = read(self.select(query["sort"], filters), query)
+        headers = {}
+        if rows and len(rows) == query["limit"]:
+            link = next_page(query, rows[-1]["id"])
+            if len(link) <= MAX_LINK:
+                headers["Link"] = link
+        if PREFER_COUNT.search(prefer):
+            [counted] = read(self.count(filters - {"after"}), query)
+            headers |= {"X-Total-Count": str(counted["total"]), "Preference-Applied": "count=exact"}
+        return rows, headers
+
+
+def next_page(query: dict[str, Any], last_id: int) -> str:
+    """Return the Link to the next page. It repeats the parameters that the client sent and the operation has."""
+    sent = {key: value for key, value in query.items() if key in request.args and key not in ("after", "offset")}
+    step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
+    return f'<?{urlencode(sent | step)}>; rel="next"'

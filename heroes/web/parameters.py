@@ -1,0 +1,64 @@
+"""Query and header parameters that every resource has."""
+
+from typing import Any
+
+from marshmallow import ValidationError, validates_schema
+
+from heroes.web.etags import ETagsField
+from heroes.web.fields import BaseSchema, Choice, Integer, String, error
+
+MAX_LIMIT = 100
+KEY_LENGTH = 255
+
+
+class Sort(Choice):
+    """The order of a list: id or another column, descending with "-" in front."""
+
+    def __init__(self, *columns: str) -> None:
+        names = ("id", *columns)
+        choices = tuple(f"{sign}{name}" for name in names for sign in ("", "-"))
+        super().__init__(choices, load_default="id", metadata={"description": "Ties by id, unknown values last"})
+
+
+class PageQuery(BaseSchema):
+    """A page of a list. A subclass adds filters and `sort`.
+
+    A filter is named after a column (equal), or that with `min_` or `max_` in front (greater or equal, less or equal).
+    """
+
+    offset = Integer(ge=0, load_default=0, metadata={"description": "How many to skip"})
+    limit = Integer(ge=0, le=MAX_LIMIT, load_default=MAX_LIMIT, metadata={"description": "How many to return"})
+    after = Integer(metadata={"description": "Only ids above this one; requires sort=id"})
+
+    @validates_schema
+    def check_after(self, data: dict[str, Any], **kwargs: Any) -> None:
+        """Reject `after` unless the list is sorted by id."""
+        if "after" in data and data["sort"] != "id":
+            raise ValidationError({"after": error("value_error", "after goes with sort=id only")})
+
+
+class CreateHeaders(BaseSchema):
+    """Headers of a POST."""
+
+    idempotency_key = String(
+        data_key="Idempotency-Key",
+        max_length=KEY_LENGTH,
+        metadata={"description": "Within 24 hours the same key and body get the first response again"},
+    )
+
+
+class ListHeaders(BaseSchema):
+    """Headers of a GET of a list."""
+
+    prefer = String(data_key="Prefer", metadata={"description": "count=exact asks for X-Total-Count"})
+
+
+class ConditionHeaders(BaseSchema):
+    """Headers of a GET, PATCH or DELETE of one row."""
+
+    if_match = ETagsField(
+        data_key="If-Match", metadata={"description": "ETags: 412 unless the current one is among them"}
+    )
+    if_none_match = ETagsField(
+        data_key="If-None-Match", metadata={"description": "ETags: 304 or 412 if the current one is among them"}
+    )

@@ -1,0 +1,124 @@
+"""Request parsing: checks of every request, then the query and the body for the schemas."""
+
+import json
+import re
+from collections.abc import Mapping
+from email.message import Message
+from typing import Any
+from wsgiref.types import WSGIEnvironment
+
+from flask import Flask, current_app, request
+from marshmallow import ValidationError
+from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, NotFound, RequestEntityTooLarge
+from werkzeug.http import parse_date
+
+from heroes.config import PREFIX
+from heroes.web.errors import ValidationFailed
+from heroes.web.fields import error
+
+UNREADABLE = "There was an error parsing the body"
+GRANIAN = "Granian"
+DRAIN = 8 * 1024 * 1024  # bytes beyond the limit that are read before a chunked body is refused
+JSON = re.compile(r"application/(?:.*\+)?json", re.DOTALL)
+# Conditions of a request for a file. For some malformed dates Werkzeug's parser raises OverflowError.
+DATES = {"HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE"}
+# RFC 9110, 7.2, and RFC 3986, 3.2.2.
+HOST = re.compile(r"(?P<name>\[[\w.~!$&'()*+,;=%:-]*\]|[\w.~!$&'()*+,;=%-]*)(?::[0-9]*)?", re.ASCII)
+
+
+def read_whole_body(environ: WSGIEnvironment) -> None:
+    """Read the body, which `request` keeps for views. Raise a 400, 411 or 413 if it is incomplete or too large."""
+    length = environ.get("CONTENT_LENGTH")
+    if not length and "HTTP_TRANSFER_ENCODING" not in environ:
+        return
+    # Without a length, a body that was cut short looks complete if the server does not mark the end of the input, or if
+    # it is Granian, which ends the input where the connection broke.
+    if not length and (environ.get("SERVER_SOFTWARE") == GRANIAN or not environ.get("wsgi.input_terminated")):
+        raise LengthRequired
+    try:
+        body = request.get_data()
+        # Werkzeug stops at the limit without an error. Drain the rest: some clients send all of it before they read.
+        if not length and len(body) == request.max_content_length and environ["wsgi.input"].read(DRAIN):
+            raise RequestEntityTooLarge
+    except HTTPException:
+        raise
+    except Exception:
+        # A bad chunk or a broken connection. Each server raises its own exception, whose message may quote the body.
+        raise BadRequest(UNREADABLE) from None
+    if length and len(body) < int(length):
+        raise BadRequest(UNREADABLE)
+
+
+def check_request() -> None:
+    """Reject a request with an incomplete body, a bad Host, prefix or date, or "//" in its path.
+
+    A Host is bad if it is missing from HTTP/1.1 on (RFC 9112, 3.2), malformed, or not in TRUSTED_HOSTS.
+    """
+    environ = request.environ
+    read_whole_body(environ)
+    host = environ.get("HTTP_HOST")
+    if environ.get("SERVER_SOFTWARE") == GRANIAN and (not host or "," in host):
+        # Granian gives "" for a missing Host, and joins two by a comma.
+        host = None
+    match = HOST.fullmatch(host or "")
+    if match is None or (host is None and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"):
+        raise BadRequest
+    if (allowed := current_app.config["ALLOWED_HOSTS"]) is not None:
+        name, names = match["name"].lower(), [each.lower() for each in allowed]
+        if not any(name == each.lstrip(".") or (each[0] == "." and name.endswith(each)) for each in names):
+            raise BadRequest
+    if not PREFIX.fullmatch(request.script_root):
+        raise BadRequest
+    for name in DATES & environ.keys():
+        try:
+            parse_date(environ[name])
+        except OverflowError:
+            raise BadRequest from None
+    if "//" in environ["PATH_INFO"]:
+        raise NotFound
+
+
+def read_query() -> Mapping[str, str]:
+    """Return the query, with the last value of a repeated key."""
+    return dict(request.args.items(multi=True))
+
+
+def read_body() -> Any:
+    """Return the body as Python's json reads it. A body with another Content-Type stays bytes and fails validation.
+
+    Raises ValidationError if it is missing, ValidationFailed if it is not JSON, BadRequest if it is not text.
+    """
+    body = request.get_data()
+    if not body:
+        raise ValidationError([error("missing")])
+    content_type = request.environ.get("CONTENT_TYPE", "")
+    if content_type != "application/json":
+        # FastAPI, too, parses it as an email's header.
+        message = Message()
+        message["content-type"] = content_type
+        if not JSON.fullmatch(message.get_content_type()):
+            return body
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as failure:
+        raise ValidationFailed([error("json_invalid", error=failure.msg) | {"loc": ["body", failure.pos]}]) from None
+    except (ValueError, RecursionError):
+        # Not UTF-8, -16 or -32; an integer of more digits than Python reads; nested too deep.
+        raise BadRequest(UNREADABLE) from None
+
+
+def init_app(app: Flask) -> None:
+    """Check every request, also one whose view does not read the body."""
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.before_request(check_request)
+
+
+def match_without_slash(app: Flask) -> None:
+    """Register each rule that ends with a slash also without the slash, after all rules are registered.
+
+    Werkzeug's `strict_slashes=False` matches such a path as well, but answers a wrong method with 404 instead of 405.
+    """
+    for rule in list(app.url_map.iter_rules()):
+        if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
+            app.add_url_rule(rule.rule.removesuffix("/"), rule.endpoint, methods=rule.methods - {"OPTIONS"})

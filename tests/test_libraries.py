@@ -1,0 +1,340 @@
+"""Each library behaves as its documentation says, when a view, a schema or a column is added."""
+
+import subprocess
+import sys
+from functools import partial
+from io import BytesIO
+from typing import Any, NoReturn
+
+import flask
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from marshmallow import ValidationError, fields, post_dump, post_load, validate, validates_schema
+from sqlalchemy import NullPool, QueuePool, select
+from sqlalchemy.exc import IntegrityError
+
+from heroes import create_app
+from heroes.extensions import db
+from heroes.models import Hero, IdempotencyKey
+from heroes.schemas import HeroBase, HeroCreate, HeroPath, HeroPublic, HeroQuery, HeroUpdate
+from heroes.web import fields as own
+from heroes.web.operation import operation
+from heroes.web.resource import Resource
+from tests.constants import HERO, ROOT, Query, public, stored
+
+ROW = public(age=30)
+
+
+# --- Flask-SQLAlchemy ------------------------------------------------------------------------------------------------
+
+
+def test_rollback_undoes_a_flush(app: Flask, query: Query) -> None:
+    with app.app_context():
+        db.session.add(Hero(**HERO))
+        db.session.flush()
+        db.session.rollback()
+
+    assert query("SELECT count(*) FROM hero") == [(0,)]
+
+
+def test_failed_unit_of_work_is_rolled_back(app: Flask, query: Query) -> None:
+    with app.app_context(), pytest.raises(IntegrityError):
+        db.session.add_all([Hero(id=1, **HERO), Hero(id=1, **HERO)])
+        db.session.commit()
+
+    assert query("SELECT count(*) FROM hero") == [(0,)]
+
+
+def test_uncommitted_changes_are_rolled_back_with_the_context(app: Flask, query: Query) -> None:
+    with app.app_context():
+        db.session.add(Hero(**HERO))
+        db.session.flush()
+
+    assert query("SELECT count(*) FROM hero") == [(0,)]
+
+
+def test_a_read_of_a_resource_leaves_the_session_transactional(app: Flask, client: FlaskClient, query: Query) -> None:
+    from heroes.views import heroes
+
+    client.post("/heroes/", json=HERO)
+    with app.test_request_context():
+        heroes.find(1)
+        db.session.add(Hero(**HERO))
+        db.session.flush()
+        db.session.rollback()
+
+    assert query("SELECT count(*) FROM hero") == [(1,)]
+
+
+def test_engine_options_and_binds_are_honoured() -> None:
+    app = create_app(
+        {
+            "SQLALCHEMY_DATABASE_URI": "sqlite://",
+            "SQLALCHEMY_ENGINE_OPTIONS": {
+                "echo": False,
+                "connect_args": {"cached_statements": 7},
+                "query_cache_size": 11,
+            },
+            "SQLALCHEMY_BINDS": {"other": "sqlite://"},
+        }
+    )
+    with app.app_context():
+        assert db.engines["other"].url.database is None
+        assert db.engine.hide_parameters
+        assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]["cached_statements"] == 7
+        assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]["check_same_thread"] is False
+        assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["query_cache_size"] == 11
+
+
+# --- marshmallow -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [Hero(secret_name="s", **ROW), ROW | {"secret_name": "s"}], ids=["object", "dict"])
+def test_a_schema_dumps(given: Any) -> None:
+    assert HeroPublic().dump(given) == ROW
+    assert HeroPublic(many=True).dump([given]) == [ROW]
+
+
+def test_a_schema_dumps_a_row(app: Flask, client: FlaskClient) -> None:
+    client.post("/heroes/", json=HERO | {"age": 30})
+    with app.app_context():
+        row = db.session.execute(select(Hero.__table__)).one()
+
+    assert HeroPublic().dump(row) == ROW
+
+
+def test_a_schema_loads_with_many_partial_and_unknown() -> None:
+    created = stored()
+    del created["id"]
+
+    assert HeroCreate(many=True).load([HERO]) == [created]
+    assert HeroCreate().load({"age": 1}, partial=True) == {"age": 1}
+    with pytest.raises(ValidationError):
+        HeroCreate(unknown="raise").load(HERO | {"x": 1})
+
+
+def test_hooks_and_nested_schemas_work_and_their_errors_are_located(app: Flask) -> None:
+    class League(own.BaseSchema):
+        name = own.String(required=True, validate=validate.Length(min=2))
+        founded = fields.Date()
+        heroes = fields.Nested(HeroCreate, many=True)
+
+        @validates_schema(skip_on_field_errors=False)
+        def check(self, data: dict[str, Any], **kwargs: Any) -> None:
+            if not data.get("heroes"):
+                raise ValidationError("Needs heroes.")
+
+        @post_load
+        def add(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+            return data | {"hooked": True}
+
+    @app.post("/leagues", endpoint="leagues")
+    @operation(body=League, response=League, status=201)
+    def create_league(league: dict[str, Any]) -> dict[str, Any]:
+        assert league["hooked"]
+        return league
+
+    client = app.test_client()
+    good = client.post("/leagues", json={"name": "ab", "founded": "2026-01-02", "heroes": [HERO]})
+    bad = client.post("/leagues", json={"name": "a", "founded": "x", "heroes": [{"name": "b"}]})
+    document = client.get("/openapi.json").get_json()
+
+    assert good.status_code == 201
+    assert (good.get_json()["founded"], good.get_json()["heroes"][0]["name"]) == ("2026-01-02", "Deadpond")
+    assert [(each["type"], each["loc"], each["msg"]) for each in bad.get_json()["detail"]] == [
+        ("value_error", ["body", "name"], "Value error, Shorter than minimum length 2."),
+        ("value_error", ["body", "founded"], "Value error, Not a valid date."),
+        ("missing", ["body", "heroes", 0, "secret_name"], "Field required"),
+    ]
+    assert client.post("/leagues", json={"name": "ab"}).get_json()["detail"] == [
+        {"type": "value_error", "loc": ["body"], "msg": "Value error, Needs heroes."}
+    ]
+    assert "201" in document["paths"]["/leagues"]["post"]["responses"]
+    assert document["components"]["schemas"]["League"]["properties"]["founded"]["format"] == "date"
+
+
+def test_an_update_never_makes_null_of_a_missing_field() -> None:
+    class Base(HeroBase):
+        team_id = own.Integer(allow_none=True, load_default=None)
+
+    class Update(Base, HeroUpdate):
+        pass
+
+    assert HeroUpdate().load({}) == {}
+    assert Update().load({}) == {}
+    assert Update().load({"team_id": None}) == {"team_id": None}
+
+
+# --- Flask -----------------------------------------------------------------------------------------------------------
+
+
+def test_jsonify_abort_and_async_views_work(app: Flask) -> None:
+    @app.get("/jsonified")
+    def jsonified() -> flask.Response:
+        return flask.jsonify(ok=True)
+
+    @app.get("/aborted")
+    def aborted() -> NoReturn:
+        flask.abort(409, "Not now")
+
+    @app.get("/dumped")
+    def dumped() -> str:
+        return flask.json.dumps({"a": 1}, indent=2)
+
+    client = app.test_client()
+    assert client.get("/jsonified").json == {"ok": True}
+    assert (client.get("/aborted").status_code, client.get("/aborted").json) == (409, {"detail": "Not now"})
+    assert client.get("/dumped").text == '{\n  "a": 1\n}'
+
+
+def test_async_views_work(app: Flask) -> None:
+    @app.get("/plain")
+    async def plain() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.get("/described")
+    @operation(response=HeroPublic)
+    async def described() -> dict[str, Any]:
+        return ROW
+
+    assert app.test_client().get("/plain").json == {"ok": True}
+    assert app.test_client().get("/described").json == ROW
+
+
+def test_a_view_with_several_methods_is_documented(app: Flask) -> None:
+    @app.route("/both", methods=["GET", "PUT"])
+    @operation(response=HeroPublic)
+    def both() -> Any:
+        """Do both.
+
+        At length.
+        """
+        return ROW | {"secret_name": "s"}, {"X-Own": "1"}
+
+    client = app.test_client()
+    documented = client.get("/openapi.json").get_json()["paths"]["/both"]
+    assert {documented[method]["operationId"] for method in ("get", "put")} == {"both_both_get", "both_both_put"}
+    assert (documented["get"]["summary"], documented["get"]["description"]) == ("Do both.", "At length.")
+    assert (client.put("/both").json, client.put("/both").headers["X-Own"]) == (ROW, "1")
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (lambda: {"json": {"a": 1}}, lambda: flask.request.get_json()),
+        (lambda: {"data": b'{"a": 1}'}, lambda: flask.json.loads(flask.request.data)),
+        (lambda: {"data": {"a": "1"}}, lambda: {"a": int(flask.request.form["a"])}),
+        (lambda: {"data": {"a": (BytesIO(b"1"), "a.txt")}}, lambda: {"a": int(flask.request.files["a"].read())}),
+    ],
+    ids=["json", "data", "form", "files"],
+)
+def test_a_view_reads_the_body_as_in_any_flask_app(app: Flask, sent: Any, read: Any) -> None:
+    app.add_url_rule("/read", view_func=lambda: read(), methods=["POST"])
+
+    assert app.test_client().post("/read", **sent()).json == {"a": 1}
+
+
+# --- SQLAlchemy's errors ---------------------------------------------------------------------------------------------
+
+
+def execute(statement: str) -> str:
+    """Execute a statement; a view."""
+    db.session.execute(db.text(statement))
+    return "done"
+
+
+@pytest.mark.parametrize(
+    ("statement", "status"),
+    [
+        ("INSERT INTO hero (id, name, secret_name) VALUES (1, 'sentinel', 's')", 409),
+        ("INSERT INTO hero (id, name, secret_name) VALUES (2, NULL, 'sentinel')", 409),
+    ],
+)
+def test_a_violated_constraint_is_a_409(app: Flask, client: FlaskClient, statement: str, status: int) -> None:
+    app.add_url_rule("/fail", "fail", partial(execute, statement))
+    client.post("/heroes/", json=HERO)
+
+    response = client.get("/fail")
+    assert (response.status_code, set(response.get_json())) == (status, {"detail"})
+    assert "Retry-After" not in response.headers
+
+
+def test_a_foreign_key_that_is_violated_says_so(app: Flask, client: FlaskClient, query: Query) -> None:
+    query("CREATE TABLE sidekick (hero_id BIGINT NOT NULL REFERENCES hero (id))")
+    try:
+        app.add_url_rule("/sidekicks", "sidekicks", partial(execute, "INSERT INTO sidekick VALUES (99)"))
+        client.post("/heroes/", json=HERO)
+        query("INSERT INTO sidekick VALUES (1)")
+
+        used, unknown = client.delete("/heroes/1"), client.get("/sidekicks")
+    finally:
+        query("DROP TABLE sidekick")
+    assert (used.status_code, used.json) == (409, {"detail": "Still in use"})
+    assert (unknown.status_code, unknown.json) == (409, {"detail": "Refers to something that does not exist"})
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_bug_is_a_500_whose_log_quotes_no_value(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path, statement in (("fail", "SELECT CAST('sentinel' AS integer)"), ("missing", "SELECT missing FROM hero")):
+        app.add_url_rule(f"/{path}", path, partial(execute, statement))
+
+    assert (client.get("/fail").status_code, client.get("/missing").status_code) == (500, 500)
+    assert client.get("/fail").json == {"detail": "Internal Server Error"}
+    assert 'column "missing" does not exist' in caplog.text
+    assert "in dispatch_request" in caplog.text
+    assert "22P02" in caplog.text
+    assert "sentinel" not in caplog.text.replace("CAST('sentinel'", "")
+
+
+# --- The project's own rule ------------------------------------------------------------------------------------------
+
+
+def test_no_library_internals_are_used() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.internals"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("options", [None, {}, {"poolclass": NullPool}, {"poolclass": QueuePool, "pool_size": 1}])
+def test_engine_options_may_name_another_pool(database_url: str, options: dict[str, Any] | None) -> None:
+    app = create_app({"SQLALCHEMY_DATABASE_URI": database_url, "SQLALCHEMY_ENGINE_OPTIONS": options})
+
+    assert app.test_client().post("/heroes/", json=HERO).status_code == 200
+    with app.app_context():
+        assert isinstance(db.engine.pool, (options or {}).get("poolclass", QueuePool))
+        db.engine.dispose()
+
+
+class Public(HeroPublic):
+    """A response schema that uses what marshmallow has."""
+
+    name = own.String(required=True, data_key="fullName")
+    initial = fields.Function(lambda row: row["name"][0])
+
+    @post_dump
+    def mark(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return data | {"hook": True}
+
+
+def test_a_list_and_a_row_are_dumped_alike(app: Flask) -> None:
+    resource = Resource(Hero, Public, keys=IdempotencyKey)
+    page = operation(query=HeroQuery, response=Public(many=True))(lambda query: resource.page(query))
+    row = operation(path=HeroPath, response=Public)(lambda hero_id: resource.read(hero_id))
+    app.add_url_rule("/public/", "page", page)
+    app.add_url_rule("/public/<hero_id>", "row", row)
+    client = app.test_client()
+    client.post("/heroes/", json=HERO)
+
+    expected = {"fullName": HERO["name"], "age": None, "id": 1, "initial": HERO["name"][0], "hook": True}
+    assert client.get("/public/1").json == expected
+    assert client.get("/public/").json == [expected]
+
+
+def test_a_request_context_needs_no_wsgi_server(app: Flask) -> None:
+    with app.test_request_context("/heroes/"):
+        assert app.full_dispatch_request().status_code == 200

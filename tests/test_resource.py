@@ -1,0 +1,106 @@
+"""A resource whose columns have names that the general code uses, too."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from heroes.extensions import db
+from heroes.models import Hero, IdempotencyKey
+from heroes.storage.columns import ResourceMixin
+from heroes.web.fields import BaseSchema, Integer
+from heroes.web.operation import operation
+from heroes.web.parameters import ConditionHeaders, PageQuery, Sort
+from heroes.web.resource import Resource
+from tests.constants import HERO
+
+COLUMNS = ("allowed", "excluded", "after_hours", "max_speed", "min_age")
+
+
+class Base(DeclarativeBase):
+    """Apart from the tables of the service."""
+
+
+class Car(ResourceMixin, Base):
+    __tablename__ = "car"
+
+    allowed: Mapped[int | None] = mapped_column()
+    excluded: Mapped[int | None] = mapped_column()
+    after_hours: Mapped[int | None] = mapped_column()
+    max_speed: Mapped[int | None] = mapped_column()
+    min_age: Mapped[int | None] = mapped_column()
+
+
+class CarPublic(BaseSchema):
+    id = Integer()
+    allowed = Integer(allow_none=True)
+    excluded = Integer(allow_none=True)
+    after_hours = Integer(allow_none=True)
+    max_speed = Integer(allow_none=True)
+    min_age = Integer(allow_none=True)
+
+
+class CarPath(BaseSchema):
+    car_id = Integer(required=True)
+
+
+class CarQuery(PageQuery):
+    allowed = Integer()
+    excluded = Integer()
+    after_hours = Integer()
+    max_speed = Integer()
+    min_age = Integer()
+    sort = Sort("max_speed")
+
+
+@pytest.fixture
+def cars(app: Flask) -> Iterator[FlaskClient]:
+    """A client of /cars/ with one car in the table, all of whose columns are 3."""
+    resource = Resource(Car, CarPublic, keys=IdempotencyKey)
+
+    @operation(query=CarQuery, response=CarPublic(many=True))
+    def read_cars(query: dict[str, Any]) -> Any:
+        return resource.page(query)
+
+    @operation(path=CarPath, body=CarPublic, headers=ConditionHeaders, response=CarPublic)
+    def update_car(changes: dict[str, Any], car_id: int, **conditions: Any) -> Any:
+        return resource.update(car_id, changes, **conditions)
+
+    app.add_url_rule("/cars/", view_func=read_cars)
+    app.add_url_rule("/cars/<car_id>", view_func=update_car, methods=["PATCH"])
+    with app.app_context():
+        Base.metadata.create_all(db.engine)
+        db.session.add(Car(**dict.fromkeys(COLUMNS, 3)))
+        db.session.commit()
+    yield app.test_client()
+    with app.app_context():
+        Base.metadata.drop_all(db.engine)
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}, {"If-None-Match": '"1"'}])
+@pytest.mark.parametrize("column", COLUMNS)
+def test_update_changes_no_other_column(cars: FlaskClient, column: str, headers: dict[str, str]) -> None:
+    response = cars.patch("/cars/1", json={column: 7}, headers=headers)
+
+    expected = {"id": 1} | dict.fromkeys(COLUMNS, 3) | {column: 7}
+    assert (response.status_code, response.json) == (200, expected)
+    assert cars.get("/cars/").json == [expected]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_filter_of_a_column_with_a_prefix_in_its_name_is_equality(cars: FlaskClient, column: str) -> None:
+    found = [len(cars.get(f"/cars/?{column}={value}").get_json()) for value in (2, 3, 4)]
+
+    assert found == [0, 1, 0]
+
+
+def test_change_through_the_session_gives_another_etag(app: Flask, client: FlaskClient) -> None:
+    before = client.post("/heroes/", json=HERO).headers["ETag"]
+    with app.app_context():
+        db.session.get_one(Hero, 1).age = 30
+        db.session.commit()
+
+    assert client.get("/heroes/1", headers={"If-None-Match": before}).status_code == 200
