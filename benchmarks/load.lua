@@ -1,5 +1,6 @@
--- What wrk sends: wrk … -s load.lua http://host:port -- OPERATION FIRST COUNT
--- OPERATION is one of read, list, create, patch, delete, page; FIRST and COUNT bound the ids (page: the query string).
+-- The requests that wrk sends: wrk … -s load.lua http://host:port -- OPERATION FIRST COUNT
+-- OPERATION is read, list, create, patch, delete, page, or warm: the first four in turn.
+-- FIRST and COUNT bound the ids; for page FIRST is the query string.
 
 local operation, first, count, calls
 local json = {["Content-Type"] = "application/json"}
@@ -16,10 +17,13 @@ local requests = {
     local path = "/heroes/" .. math.random(first, first + count - 1)
     return wrk.format("PATCH", path, json, string.format('{"age": %d}', calls))
   end,
-  -- Every id once: beyond the pool the server answers 404 and the run is refused.
+  -- Every id once. Beyond the pool the server answers 404 and the measurement is refused.
   delete = function() return wrk.format("DELETE", "/heroes/" .. (first + calls)) end,
   page = function() return wrk.format("GET", "/heroes/?" .. first) end,
 }
+local turns = {"read", "list", "create", "patch"}
+
+function requests.warm() return requests[turns[calls % 4 + 1]]() end
 
 function init(args)
   operation, calls = args[1], 0

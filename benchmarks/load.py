@@ -1,4 +1,4 @@
-"""One measurement: wrk against a running server, the server's CPU before and after."""
+"""One measurement: wrk against a running server, whose CPU time is read before and after."""
 
 import json
 import re
@@ -15,56 +15,43 @@ from benchmarks.servers import LOAD_CORES, Refused, Running, pinned, seeded
 SCRIPT = Path(__file__).with_name("load.lua")
 CONNECTIONS = 16
 OPERATIONS = ("read", "list", "create", "patch", "delete")
-WARM_UP = 1  # seconds; wrk takes whole ones
-# More deletions a second than any server reaches here; past the end of the pool a run is refused, not wrong.
+# More than any server reaches. If it does not suffice, the measurement is refused.
 DELETIONS_PER_SECOND = 12_000
 SYNCED_CREATES = 20
 
 
 def wrk(port: int, seconds: int, operation: str, first: int | str, count: int, cores: list[int]) -> dict[str, Any]:
-    """What load.lua reports: requests, errors, and latencies in microseconds."""
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{CONNECTIONS}",
-        f"-d{seconds}s",
-        "--timeout",
-        "30s",
-        "-s",
-        str(SCRIPT),
-        f"http://127.0.0.1:{port}",
-    ]
-    done = subprocess.run(
-        [*pinned(cores), *command, "--", operation, str(first), str(count)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    """Run wrk and return what load.lua reports: requests, errors, latencies in microseconds."""
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "-s", str(SCRIPT)]
+    command = ["wrk", *options, f"http://127.0.0.1:{port}", "--", operation, str(first), str(count)]
+    done = subprocess.run([*pinned(cores), *command], capture_output=True, text=True, check=True)
     found = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
     if not found:
-        raise RuntimeError(f"wrk reports nothing:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"no result from wrk:\n{done.stdout}{done.stderr}")
     report: dict[str, Any] = json.loads(found[1])
     return report
+
+
+def warm_up(running: Running, cores: list[int] = LOAD_CORES) -> None:
+    """Load a started server with a mix of operations for a second, the shortest time that wrk takes."""
+    wrk(running.port, 1, "warm", 1, running.database.rows, cores)
+    running.rest()
+    running.database.reset()
 
 
 def measure(
     running: Running, operation: str, seconds: int, query: str = "", cores: list[int] = LOAD_CORES
 ) -> dict[str, float]:
-    """Load a server with one operation after a warm-up and put the database back.
+    """Load a server with one operation, then reset the database.
 
-    Returns CPU in microseconds a request, throughput in requests a second, p50 and p99 in milliseconds. Raises Refused
-    when an answer was not a success, or when the rows written are fewer than the writes answered.
+    Returns CPU in microseconds per request, throughput in requests per second, p50 and p99 in milliseconds, and cores
+    in use. Raises Refused if a response was not a success, or if fewer rows were written than writes answered.
     """
     database = running.database
     first, count = 1, database.rows
-    warm_up = WARM_UP * DELETIONS_PER_SECOND
     if operation == "delete":
-        count = seconds * DELETIONS_PER_SECOND + warm_up
+        count = seconds * DELETIONS_PER_SECOND
         first = database.add(count)
-    wrk(running.port, WARM_UP, operation, query or first, count, cores)
-    if operation == "delete":
-        first += warm_up
-    running.rest()
     before, cpu = database.added(), running.cpu()
     report = wrk(running.port, seconds, operation, query or first, count, cores)
     cpu = running.cpu() - cpu
@@ -85,7 +72,7 @@ def measure(
 
 
 def check(running: Running) -> None:
-    """Go through the five operations. Raises Refused at the first answer that the contract does not have."""
+    """Go through the five operations. Raise Refused at the first response that differs from the contract."""
     database = running.database
     new = {"name": "Zoë", "secret_name": "Ann"}
     status, created = running.ask("POST", "/heroes/", new)
@@ -118,7 +105,7 @@ def check(running: Running) -> None:
 
 
 def syncs_per_create(running: Running) -> float | None:
-    """How often the server syncs its database file for one create on its own; None without strace."""
+    """Return the number of fsyncs per create, or None if strace is missing or the database is PostgreSQL."""
     if not shutil.which("strace") or not running.database.sqlite:
         return None
     with tempfile.NamedTemporaryFile("r") as output:

@@ -1,76 +1,80 @@
 """From the results of a run to Markdown, JSON and SVG, and the verdict on each target."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.load import OPERATIONS
 
+# A server's figures, by its name; see benchmarks.__main__.compare.
+Results = dict[str, Any]
+
 NAMES = {"read": "read one", "list": "list of 100", "create": "create", "patch": "patch", "delete": "delete"}
 FIGURES = {
     "cpu": ("CPU per request", "µs, user and system, all processes of the server; less is better", "{:,.0f}"),
-    "throughput": ("Throughput", "requests a second; more is better", "{:,.0f}"),
+    "throughput": ("Throughput", "requests per second; more is better", "{:,.0f}"),
     "p50": ("Median latency", "ms; less is better", "{:.1f}"),
     "p99": ("p99 latency", "ms; less is better", "{:.1f}"),
 }
 WHOLE = {
-    "startup": ("start to first answer, s", "{:.2f}"),
+    "startup": ("start to first response, s", "{:.2f}"),
     "worker": ("memory of the worker, MB", "{:.0f}"),
     "total": ("memory of all processes, MB", "{:.0f}"),
 }
-HEROES, REFERENCE, FLOOR = "heroes", "tutorial-journal", "floor"
-FLOORS = {FLOOR, "floor-worker"}
-# How many times less CPU than the reference, and how many times the floor's at most.
-FASTER = {"read": 2.5, "list": 6.0, "create": 4.5, "patch": 4.0, "delete": 4.0}
-ABOVE_FLOOR = {"read": 2.0, "list": 1.7, "create": 2.0, "patch": 2.0, "delete": 2.0}
-# What the largest table, or the deepest page by `after`, may cost beside the smallest.
-GROWN = 1.25
-# Why another server is ahead where one is. A column without a reason is a missed target.
-UNFAIR = "its writers take SQLite's lock in no order: most wait less for it, some far longer, as its p99 shows"
-ONE_PROCESS = "uvicorn is one process; gunicorn's master comes on top once, and replaces a worker that dies"
-BARE = "it loads no schemas, no API document and no migrations"
-REASONS: dict[tuple[str, str], str] = {
-    ("tutorial", "p50"): UNFAIR,
-    ("tutorial-journal", "p50"): UNFAIR,
-    ("litestar", "p50"): UNFAIR,
-    ("tutorial", "total"): ONE_PROCESS,
-    ("tutorial-journal", "total"): ONE_PROCESS,
-    ("falcon", "startup"): BARE,
-    ("falcon", "worker"): BARE,
-    ("falcon", "total"): BARE,
+SERVERS = {"gunicorn": "gunicorn", "granian": "Granian", "uvicorn": "uvicorn"}
+VARIANTS = {"": "", "wal": ", WAL", "prepared": ", prepared statements"}
+PARTS = {"growth": "growth", "scaling": "scaling", "postgresql": "PostgreSQL"}  # measured in fewer rounds
+REFERENCE = "tutorial-uvicorn"
+README = Path(__file__).parent.parent / "README.md"
+SPEED = re.compile(r"(<!-- speed -->\n).*?(<!-- /speed -->)", re.DOTALL)
+
+TARGETS = """\
+Each target is a limit for the ratio of two figures, or names the app that should be the best on its server. The
+tutorial runs on uvicorn.
+
+"""
+# Targets: how many times heroes' CPU the reference takes, at least.
+FASTER = {
+    "gunicorn": {"read": 1.7, "list": 4.5, "create": 3.0, "patch": 2.4, "delete": 2.4},
+    "granian": {"read": 3.2, "list": 6.5, "create": 4.0, "patch": 3.5, "delete": 3.5},
 }
+# How many times the CPU of the floor on Granian, at most.
+ABOVE_FLOOR = {"read": 7.0, "list": 3.7, "create": 3.4, "patch": 3.3}
+BELOW_FALCON = 0.9  # reads on Granian
+P99 = 0.5  # of the reference
+GROWN = 1.25  # the largest table, or the deepest page by `after`, beside the smallest
 
-# Okabe and Ito's colours, which stay apart for the colour-blind.
-COLOURS = {HEROES: "#0072B2", "tutorial": "#D55E00", "tutorial-journal": "#E69F00", **dict.fromkeys(FLOORS, "#999999")}
-OTHERS = "#56B4E9"
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+HEROES_COLOUR, TUTORIAL_COLOUR, FLOOR_COLOUR, OTHERS = "#0072B2", "#D55E00", "#999999", "#56B4E9"
+COLOURS = {"heroes": HEROES_COLOUR, "tutorial": TUTORIAL_COLOUR, "floor": FLOOR_COLOUR}
 
 
-def median(results: dict[str, Any], server: str, figure: str, operation: str = "") -> float:
-    """The median over the rounds of a figure of one operation, or of the server as a whole."""
-    result = results[server]["operations"][operation] if operation else results[server]
+def median(results: Results, name: str, figure: str, operation: str = "") -> float:
+    """Return the median over the rounds of a figure of one operation, or of the server as a whole."""
+    result = results[name]["operations"][operation] if operation else results[name]
     return float(statistics.median(result[figure]))
 
 
-def columns() -> list[tuple[str, str, str]]:
-    """Every column of the tables: its name, the figure, the operation."""
-    each = [(f"{FIGURES[figure][0]}, {NAMES[key]}", figure, key) for figure in FIGURES for key in OPERATIONS]
-    return each + [(title.split(",")[0], figure, "") for figure, (title, _) in WHOLE.items()]
+def title(measured: Results, name: str) -> str:
+    """Return a server's first cell."""
+    app, server, variant = measured["servers"][name]
+    return f"{measured['titles'][app]} on {SERVERS[server]}{VARIANTS[variant]}"
 
 
-def best(results: dict[str, Any], figure: str, operation: str = "") -> str:
-    """The server that is first in a column, the floors left out."""
-    peers = [server for server in results if server not in FLOORS]
+def first(measured: Results, results: Results, server: str, figure: str, operation: str = "") -> str:
+    """Return the name of the app that is first among those on a server, apart from the floor."""
+    apps = [name for name in results if measured["servers"][name][1] == server and not name.startswith("floor")]
     choose = max if figure == "throughput" else min
-    return choose(peers, key=lambda server: median(results, server, figure, operation))
+    return choose(apps, key=lambda name: median(results, name, figure, operation))
 
 
-def targets(measured: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
-    """Each target that was measured: its words, what is wanted, what it is, whether it is met."""
+def targets(measured: Results) -> list[tuple[str, str, str, bool]]:
+    """Return each target that was measured: its words, the wanted and the measured value, whether it is met."""
     rows: list[tuple[str, str, str, bool]] = []
     results = measured.get("sqlite", {})
 
@@ -81,36 +85,37 @@ def targets(measured: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     def ratio(over: str, under: str, figure: str, operation: str = "") -> float:
         return median(results, over, figure, operation) / median(results, under, figure, operation)
 
+    for server, faster in FASTER.items():
+        heroes, where = f"heroes-{server}", f"on {SERVERS[server]}"
+        if heroes not in results:
+            continue
+        if REFERENCE in results:
+            for key, limit in faster.items():
+                times = ratio(REFERENCE, heroes, "cpu", key)
+                add(f"CPU, {NAMES[key]}: the tutorial / heroes {where}", limit, times, least=True)
+            for key in OPERATIONS:
+                add(f"p99, {NAMES[key]}: heroes {where} / the tutorial", P99, ratio(heroes, REFERENCE, "p99", key))
+            add(f"memory of a worker: heroes {where} / the tutorial", 1, ratio(heroes, REFERENCE, "worker"))
+        for figure in ("cpu", "throughput"):
+            for key in OPERATIONS:
+                best = first(measured, results, server, figure, key)
+                words = f"first {where}: {FIGURES[figure][0]}, {NAMES[key]}"
+                rows.append((words, "heroes", measured["servers"][best][0], best == heroes))
+    if "heroes-granian" in results and "floor-granian" in results:
+        for key, limit in ABOVE_FLOOR.items():
+            times = ratio("heroes-granian", "floor-granian", "cpu", key)
+            add(f"CPU, {NAMES[key]}: heroes / the floor, on Granian", limit, times)
+    if "heroes-granian" in results and "falcon-granian" in results:
+        times = ratio("heroes-granian", "falcon-granian", "cpu", "read")
+        add("CPU, read one: heroes / Falcon, on Granian", BELOW_FALCON, times)
     if "growth" in measured:
         for key, values in measured["growth"]["size"].items():
             smallest, *_, largest = values
-            words = f"CPU, {NAMES[key]}: with {int(largest):,} heroes in that with {int(smallest):,}"
+            words = f"CPU, {NAMES[key]}: with {int(largest):,} heroes / with {int(smallest):,}"
             add(words, GROWN, values[largest] / values[smallest])
-        first, *_, last = measured["growth"]["depth"]["after"].values()
-        add("CPU, page by `after`: the last in the first", GROWN, last / first)
-    if HEROES not in results:
-        return rows
-    if REFERENCE in results:
-        for key, limit in FASTER.items():
-            times = ratio(REFERENCE, HEROES, "cpu", key)
-            add(f"CPU, {NAMES[key]}: the tutorial's in heroes'", limit, times, least=True)
-        for key in OPERATIONS:
-            add(f"p99, {NAMES[key]}: heroes' in the tutorial's", 0.5, ratio(HEROES, REFERENCE, "p99", key))
-        add("memory of a worker: heroes' in the tutorial's", 1, ratio(HEROES, REFERENCE, "worker"))
-        add("start-up: heroes' in the tutorial's", 1, ratio(HEROES, REFERENCE, "startup"))
-    if FLOOR in results:
-        for key, limit in ABOVE_FLOOR.items():
-            add(f"CPU, {NAMES[key]}: heroes' in the floor's", limit, ratio(HEROES, FLOOR, "cpu", key))
-    for column, figure, server in ahead(results):
-        if (server, figure) not in REASONS:
-            rows.append((f"first or explained: {column}", HEROES, server, False))
+        shallow, *_, deep = measured["growth"]["depth"]["after"].values()
+        add("CPU, page by `after`: the last / the first", GROWN, deep / shallow)
     return rows
-
-
-def ahead(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The columns in which heroes is not first, with their figure and the server that is."""
-    found = [(column, figure, best(results, figure, operation)) for column, figure, operation in columns()]
-    return [each for each in found if each[2] != HEROES]
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
@@ -118,91 +123,110 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def comparison(results: dict[str, Any], titles: dict[str, str]) -> str:
-    """One table a figure, every server a line, the first of a column in bold, each with its ratio to heroes."""
-    parts = []
-    base = HEROES if HEROES in results else next(iter(results))
+def comparison(measured: Results, part: str) -> str:
+    """Render a table per figure, with a row per server. Each cell has its ratio to the reference in parentheses."""
+    results = measured[part]
 
-    def cell(server: str, figure: str, form: str, operation: str = "") -> str:
-        value = median(results, server, figure, operation)
+    def cell(name: str, figure: str, form: str, operation: str = "") -> str:
+        value = median(results, name, figure, operation)
         shown = form.format(value)
-        if server == best(results, figure, operation):
+        if name == first(measured, results, measured["servers"][name][1], figure, operation):
             shown = f"**{shown}**"
-        return shown if server == base else f"{shown} ({value / median(results, base, figure, operation):.2f}×)"
+        if REFERENCE in results and name != REFERENCE:
+            shown += f" ({value / median(results, REFERENCE, figure, operation):.2f}×)"
+        return shown
 
-    for figure, (title, unit, form) in FIGURES.items():
-        rows = [[titles[server], *(cell(server, figure, form, key) for key in OPERATIONS)] for server in results]
-        parts.append(f"### {title}\n\n{unit}\n\n" + table(["", *NAMES.values()], rows))
+    parts = []
+    for figure, (head, unit, form) in FIGURES.items():
+        rows = [[title(measured, name), *(cell(name, figure, form, key) for key in OPERATIONS)] for name in results]
+        parts.append(f"### {head}\n\n{unit}\n\n" + table(["", *NAMES.values()], rows))
     rows = []
     counted = all(result["syncs"] is not None for result in results.values())
-    for server in results:
-        syncs = [f"{results[server]['syncs']:.1f}"] if counted else []
-        rows.append([titles[server], *(cell(server, figure, form) for figure, (_, form) in WHOLE.items()), *syncs])
-    heads = ["", *(title for title, _ in WHOLE.values()), *(["disk syncs a create"] if counted else [])]
+    for name in results:
+        syncs = [f"{results[name]['syncs']:.1f}"] if counted else []
+        rows.append([title(measured, name), *(cell(name, figure, form) for figure, (_, form) in WHOLE.items()), *syncs])
+    heads = ["", *(head for head, _ in WHOLE.values()), *(["disk syncs per create"] if counted else [])]
     return "\n".join([*parts, "### Start-up and memory\n\n" + table(heads, rows)])
 
 
-def setting(results: dict[str, Any]) -> str:
-    """What was run on what, in sentences."""
+def summary(measured: Results) -> str:
+    """Render the README's table: CPU per request of heroes on both servers and of the tutorial as its users run it."""
+    results = measured["sqlite"]
+
+    def cell(name: str, key: str) -> str:
+        value, reference = median(results, name, "cpu", key), median(results, REFERENCE, "cpu", key)
+        return f"{value:,.0f} µs" + ("" if name == REFERENCE else f" ({reference / value:.1f}×)")
+
+    rows = [
+        [title(measured, name), *(cell(name, key) for key in OPERATIONS)]
+        for name in ("heroes-gunicorn", "heroes-granian", REFERENCE)
+    ]
+    return table(["CPU per request", *NAMES.values()], rows)
+
+
+def setting(measured: Results) -> str:
+    """Describe what was run on what."""
     versions: dict[str, None] = {}
-    for installed in results["versions"].values():
+    for installed in measured["versions"].values():
         versions.update(dict.fromkeys(f"{name} {version}" for name, version in installed.items()))
-    others = "the other" if results["cores"] == 2 else "others"
+    others = "the other" if measured["cores"] == 2 else "the others"
+    parts = [name for key, name in PARTS.items() if key in measured]
+    few = f" (those of {', '.join(parts)}: {measured['few']})" if parts else ""
     return f"""\
-Machine: {results["cpu"]}, {results["cores"]} cores, {results["memory"]}; {results["kernel"]}; database files on
-{results["filesystem"]}. Python {results["python"]}, SQLite {results["sqlite_version"]}, wrk {results["wrk"]}.
+Machine: {measured["cpu"]}, {measured["cores"]} cores, {measured["memory"]}; {measured["kernel"]}; database files on
+{measured["filesystem"]}. Python {measured["python"]}, SQLite {measured["sqlite_version"]}, wrk {measured["wrk"]}.
 {", ".join(versions)}.
 
-Each server runs alone, with one worker pinned to one core, wrk on {others} with {results["connections"]} connections
-that stay open, access logs off. The WSGI servers have gunicorn with {results["threads"]} threads and the settings that
-heroes has, in its gthread worker, of which heroes brings its own form; the ASGI ones have uvicorn. The table holds
-{results["rows"]:,} heroes. SQLite files are in WAL mode with `synchronous=FULL`: every answered write is on the disk.
-The line "rollback journal" is the tutorial with SQLite's default, which is as durable and which its users have. heroes
-runs on the table that it makes itself, whose ids are never given out twice, the others on the tutorial's.
+Each server runs alone, with one worker pinned to one core and its access log off. The load generator wrk runs on
+{others}, with {measured["connections"]} keep-alive connections. A worker of a WSGI app has {measured["threads"]}
+threads: those of gunicorn's gthread worker, or Granian's `--blocking-threads`. heroes on gunicorn uses the repository's
+`gunicorn.conf.py`. The table has {measured["rows"]:,} heroes. heroes uses its own table, which never reuses an id; the
+other apps use the tutorial's.
 
-A server is timed only after its answers to the five operations, a missing hero included, were compared with the
-contract. A run in which one answer was not a success, or in which fewer rows were written than answered, is refused.
+The ratio in parentheses is the figure divided by that of the tutorial as its users run it: on uvicorn, with SQLite's
+default rollback journal. All other SQLite files are in WAL mode. All have `synchronous=FULL`: every acknowledged write
+is on the disk. The best app on each server is in bold, apart from the floor. The floor is the lower bound: bare WSGI
+with sqlite3 and orjson, without a framework, validation or a writer lock.
 
-Figures are medians of {results["rounds"]} rounds of {results["seconds"]} s, in which the servers take turns; those of
-growth and scaling of {results["few"]}. Memory is the proportional set size after the load. In parentheses: times
-heroes' figure. Bold: first in the column, the floors left out. A floor is bare WSGI with sqlite3 and orjson: no
-framework, no validation, no turns for the writers. The peers' sources are in
+Before a server is timed, its responses to the five operations, and to a request for a missing hero, are compared with
+the tutorial's recorded responses. A measurement is rejected if a response is not a success, or if fewer rows were
+written than writes acknowledged.
+
+Figures are medians of {measured["rounds"]} rounds of {measured["seconds"]} s, in which the servers take turns{few}.
+Memory is the proportional set size after the load. The source of the other apps is in
 [`benchmarks/peers`](../../benchmarks/peers).
 """
 
 
-def render(results: dict[str, Any]) -> tuple[str, list[str]]:
-    """The report in Markdown, and the targets that were missed, in words."""
-    titles = results["titles"]
-    parts = ["# heroes beside its peers\n\nWritten by `make bench`; do not edit.\n", setting(results)]
-    verdicts = targets(results)
+def render(measured: Results) -> tuple[str, list[str]]:
+    """Return the report in Markdown, and the missed targets in words."""
+    verdicts = targets(measured)
     missed = [f"{words}: wanted {wanted}, is {value}" for words, wanted, value, met in verdicts if not met]
-    missed += [f"not timed: {reason}" for reason in results["refused"]]
-    parts += [f"**Not timed:** {reason}\n" for reason in results["refused"]]
-    if "sqlite" in results:
-        parts.append("![CPU per request](cpu.svg)\n\n" + comparison(results["sqlite"], titles))
-        if HEROES in results["sqlite"]:
-            rows = [
-                [column, titles[server], REASONS.get((server, figure), "")]
-                for column, figure, server in ahead(results["sqlite"])
-            ]
-            text = table(["column", "first", "why"], rows) if rows else "Nowhere.\n"
-            parts.append("## Where another is ahead\n\n" + text)
+    missed += [f"not timed: {reason}" for reason in measured["refused"]]
+    parts = ["# heroes and its peers\n\nWritten by `make bench`; do not edit.\n", setting(measured)]
+    parts += [f"**Not timed:** {reason}\n" for reason in measured["refused"]]
     if verdicts:
         rows = [[words, wanted, value, "met" if met else "**missed**"] for words, wanted, value, met in verdicts]
-        parts.append("## Targets\n\n" + table(["", "wanted", "measured", ""], rows))
-    if "growth" in results:
-        parts.append("## Growth\n\nCPU per request of heroes in µs, by the size of the table.\n")
-        parts.append(grown(results["growth"]["size"], "heroes in the table", NAMES))
-        largest = max(map(int, results["growth"]["size"]["read"]))
-        parts.append(f"A page of 100 out of {largest:,}, by how many heroes are skipped before it.\n")
-        parts.append(grown(results["growth"]["depth"], "skipped", {"offset": "`offset=`", "after": "`after=`"}))
+        parts.append("## Targets\n\n" + TARGETS + table(["target", "wanted", "measured", "result"], rows))
+    if "sqlite" in measured:
+        parts.append("## On SQLite\n\n![CPU per request](cpu.svg)\n\n" + comparison(measured, "sqlite"))
+    if "growth" in measured:
+        largest = max(map(int, measured["growth"]["size"]["read"]))
+        parts.append("## Growth\n\nCPU per request of heroes on Granian in µs, by the size of the table.\n")
+        parts.append(grown(measured["growth"]["size"], "heroes in the table", NAMES))
+        parts.append(f"A page of 100 out of {largest:,}, by the number of heroes before it.\n")
+        parts.append(grown(measured["growth"]["depth"], "before it", {"offset": "`offset=`", "after": "`after=`"}))
         parts.append("![Growth](growth.svg)\n")
-    if "scaling" in results:
-        parts.append(scaled(results))
-    if "postgresql" in results:
-        parts.append("## On PostgreSQL\n\nPostgreSQL shares wrk's cores; its own CPU is not counted.\n")
-        parts.append("![CPU per request on PostgreSQL](postgresql.svg)\n\n" + comparison(results["postgresql"], titles))
+    if "scaling" in measured:
+        parts.append(scaled(measured))
+    if "postgresql" in measured:
+        parts.append(
+            "## On PostgreSQL\n\n"
+            "PostgreSQL shares wrk's core; its own CPU is not counted. Prepared statements are `?prepare_threshold=5`\n"
+            "in heroes' `DATABASE_URL`, and psycopg's default, with which the tutorial runs.\n\n"
+            "![CPU per request on PostgreSQL](postgresql.svg)\n"
+        )
+        parts.append(comparison(measured, "postgresql"))
     return "\n".join(parts), missed
 
 
@@ -212,102 +236,105 @@ def grown(series: dict[str, dict[str, float]], head: str, names: dict[str, str])
     return table([head, *(names[key] for key in series)], rows)
 
 
-def scaled(results: dict[str, Any]) -> str:
+def scaled(measured: Results) -> str:
     rows = []
-    for key, runs in results["scaling"].items():
-        one, two = runs["1"], runs["2"]
-        rows.append(
-            [
-                NAMES[key],
-                f"{one['throughput']:,.0f}",
-                f"{two['throughput']:,.0f}",
-                f"{two['throughput'] / one['throughput']:.2f}×",
-                f"{one['cpu']:,.0f}",
-                f"{two['cpu']:,.0f}",
-                f"{two['busy']:.2f}",
-                f"{2 * one['cpu'] / two['cpu']:.2f}×",
-            ]
-        )
-    shared = "wrk shares these two cores, which holds the measured factor down.\n" if results["cores"] == 2 else ""
+    for name, by_operation in measured["scaling"].items():
+        for key, runs in by_operation.items():
+            one, two = runs["1"], runs["2"]
+            rows.append(
+                [
+                    f"{title(measured, name)}, {NAMES[key]}",
+                    f"{one['throughput']:,.0f}",
+                    f"{two['throughput']:,.0f}",
+                    f"{two['throughput'] / one['throughput']:.2f}×",
+                    f"{one['cpu']:,.0f}",
+                    f"{two['cpu']:,.0f}",
+                    f"{two['busy']:.2f}",
+                ]
+            )
     heads = ["", "1 worker, req/s", "2 workers, req/s", "factor", "CPU with 1, µs", "with 2, µs", "cores in use"]
+    shared = "wrk shares these two cores, which lowers the factor. " if measured["cores"] == 2 else ""
     return f"""\
 ## Two workers on two cores
 
-{shared}"By CPU" is what two whole cores would give at the CPU per request that was measured with two workers; SQLite
-has one writer at a time, so that for writes it is a bound.
+{shared}SQLite has one writer at a time, whatever the number of workers.
 
-{table([*heads, "by CPU"], rows)}
+{table(heads, rows)}
 ![Scaling](scaling.svg)
 """
 
 
-def write(folder: Path, results: dict[str, Any], text: str) -> None:
-    """Put README.md, results.json and the plots into a folder."""
+def write(folder: Path, measured: Results, text: str) -> None:
+    """Write README.md, results.json and the plots to a folder, and the figures of heroes to the project's README."""
+    if {"heroes-gunicorn", "heroes-granian", REFERENCE} <= measured.get("sqlite", {}).keys():
+        page = README.read_text()
+        README.write_text(SPEED.sub(lambda match: f"{match[1]}{summary(measured)}{match[2]}", page))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text(text)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "results.json").write_text(json.dumps(measured, indent=1) + "\n")
     plain: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
     matplotlib.rcParams.update(plain | {"svg.hashsalt": "heroes", "svg.fonttype": "none", "font.size": 9})
     for part, name in (("sqlite", "cpu"), ("postgresql", "postgresql")):
-        if part in results:
-            save(bars(results[part], results["titles"]), folder / f"{name}.svg")
-    if "growth" in results:
-        save(curves(results["growth"]), folder / "growth.svg")
-    if "scaling" in results:
-        save(pairs(results["scaling"]), folder / "scaling.svg")
+        if part in measured:
+            save(bars(measured, part), folder / f"{name}.svg")
+    if "growth" in measured:
+        save(curves(measured["growth"]), folder / "growth.svg")
+    if measured.get("scaling"):
+        save(pairs(measured), folder / "scaling.svg")
 
 
 def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None}, facecolor="white")
 
 
-def bars(results: dict[str, Any], titles: dict[str, str]) -> Figure:
-    """CPU per request: a panel an operation, a bar a server."""
-    servers = list(reversed(results))
-    figure = Figure(figsize=(12, 0.8 + 0.34 * len(servers)), layout="constrained")
+def bars(measured: Results, part: str) -> Figure:
+    """Plot CPU per request: a panel per operation, a bar per server."""
+    results = measured[part]
+    names = list(reversed(results))
+    figure = Figure(figsize=(13, 0.8 + 0.3 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(OPERATIONS), sharey=True)
+    colours = [COLOURS.get(measured["servers"][name][0], OTHERS) for name in names]
     for panel, key in zip(panels, OPERATIONS, strict=True):
-        values = [median(results, server, "cpu", key) for server in servers]
-        colours = [COLOURS.get(server, OTHERS) for server in servers]
-        panel.bar_label(panel.barh(range(len(servers)), values, color=colours), fmt="{:,.0f}", padding=2)
+        values = [median(results, name, "cpu", key) for name in names]
+        panel.bar_label(panel.barh(range(len(names)), values, color=colours), fmt="{:,.0f}", padding=2)
         panel.set_title(NAMES[key])
-        panel.set_xlim(0, max(values) * 1.3)
+        panel.set_xlim(0, max(values) * 1.35)
         panel.set_xlabel("CPU per request, µs")
-    panels[0].set_yticks(range(len(servers)), [titles[server].strip("*") for server in servers])
+    panels[0].set_yticks(range(len(names)), [title(measured, name).replace("*", "") for name in names])
     return figure
 
 
 def curves(growth: dict[str, dict[str, dict[str, float]]]) -> Figure:
-    """CPU per request by the size of the table, and by the depth of the page."""
+    """Plot CPU per request by the size of the table, and by the depth of the page."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-
-    def draw(axes: Axes, series: dict[str, dict[str, float]], names: dict[str, str]) -> None:
+    labels = NAMES | {"offset": "offset=N", "after": "after=ID"}
+    for axes, series in ((left, growth["size"]), (right, growth["depth"])):
         styles = zip(series.items(), ("o-", "s--", "^:"), ("#0072B2", "#D55E00", "#009E73"), strict=False)
         for (key, values), style, colour in styles:
-            axes.plot([int(at) for at in values], list(values.values()), style, color=colour, label=names[key])
+            axes.plot([int(at) for at in values], list(values.values()), style, color=colour, label=labels[key])
         axes.set_ylabel("CPU per request, µs")
         axes.legend()
-
-    draw(left, growth["size"], NAMES)
     left.set(xscale="log", ylim=(0, None), xlabel="heroes in the table", title="The size of the table")
-    draw(right, growth["depth"], {"offset": "offset=N", "after": "after=ID"})
-    right.set(yscale="log", xlabel="heroes skipped before the page of 100", title="The depth of the page")
+    right.set(yscale="log", xlabel="heroes before the page of 100", title="The depth of the page")
     right.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
-def pairs(scaling: dict[str, dict[str, dict[str, float]]]) -> Figure:
-    """Throughput with one worker and with two."""
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for shift, (workers, colour) in enumerate((("1", OTHERS), ("2", COLOURS[HEROES]))):
-        places = [index + 0.4 * shift for index in range(len(scaling))]
-        values = [runs[workers]["throughput"] for runs in scaling.values()]
-        label = f"{workers} worker{'s' * shift} on {workers} core{'s' * shift}"
-        axes.bar_label(axes.bar(places, values, 0.38, color=colour, label=label), fmt="{:,.0f}", padding=2)
-    axes.set_xticks([index + 0.2 for index in range(len(scaling))], [NAMES[key] for key in scaling])
-    axes.margins(y=0.12)
-    axes.set_ylabel("requests a second")
-    axes.legend()
+def pairs(measured: Results) -> Figure:
+    """Plot throughput with one worker and with two: a panel per server."""
+    scaling = measured["scaling"]
+    figure = Figure(figsize=(5.5 * len(scaling), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(scaling), sharey=True, squeeze=False)[0]
+    for axes, (name, by_operation) in zip(panels, scaling.items(), strict=True):
+        for shift, (workers, colour) in enumerate((("1", OTHERS), ("2", HEROES_COLOUR))):
+            places = [index + 0.4 * shift for index in range(len(by_operation))]
+            values = [runs[workers]["throughput"] for runs in by_operation.values()]
+            label = f"{workers} worker{'s' * shift} on {workers} core{'s' * shift}"
+            axes.bar_label(axes.bar(places, values, 0.38, color=colour, label=label), fmt="{:,.0f}", padding=2)
+        axes.set_xticks([index + 0.2 for index in range(len(by_operation))], [NAMES[key] for key in by_operation])
+        axes.margins(y=0.12)
+        axes.set_title(title(measured, name).replace("*", ""))
+    panels[0].set_ylabel("requests per second")
+    panels[0].legend()
     return figure

@@ -1,6 +1,6 @@
-"""The WSGI peers' gunicorn: the settings of heroes' gunicorn.conf.py that decide what a request costs.
+"""gunicorn for the WSGI peers: the settings of heroes' gunicorn.conf.py that decide what a request costs.
 
-The rest of that file, its log format above all, is left out: the peers would start slower and weigh more for it.
+The rest of that file, its log format above all, would only make the peers start slower and weigh more.
 """
 
 import os

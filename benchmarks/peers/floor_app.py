@@ -1,6 +1,6 @@
-"""The floor: what gunicorn, sqlite3 and orjson cost alone. No framework, no ORM, no validation.
+"""The floor: what the server, sqlite3 and orjson cost alone. No framework, no ORM, no validation.
 
-Nothing useful can be much cheaper on this server and this database, so it is a mark to measure against, not a peer.
+Nothing useful can be much cheaper on the same server and database: a mark to measure against, not a peer.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The FastAPI tutorial app itself, unchanged, at the durability of the others. Run from `.venv-oracle` by uvicorn."""
+"""The FastAPI tutorial app itself, unchanged, at the durability of the others. Run from `.venv-oracle`."""
 
 from oracle import app  # type: ignore[import-not-found]  # noqa: F401  (tests/contract/oracle.py)
 
