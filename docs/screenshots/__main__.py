@@ -7,14 +7,14 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.conftest import start_server
-from tests.test_browser import FLAGS, at
+from tests.browser import FLAGS, at
+from tests.servers import start_server
 
 PICTURE = Path(__file__).parent / "docs.png"
 
 
 def main() -> None:
-    """Writes docs.png beside this file: /docs as it opens."""
+    """Write docs.png beside this file: /docs as it opens."""
     chromium = shutil.which("chromium") or sys.exit("needs Chromium: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
         server = start_server(f"sqlite:///{folder}/database.db", Path(folder))
