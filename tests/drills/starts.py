@@ -1,5 +1,6 @@
 """Start eight processes at once on a new SQLite file, several times."""
 
+import importlib
 import logging
 import multiprocessing
 import sqlite3
@@ -26,7 +27,9 @@ def start(url: str, barrier: Barrier) -> None:
 def run(folder: Path, quick: bool) -> Iterator[Report]:
     """Yield the report of 20 rounds, or 3 if `quick`."""
     rounds = 3 if quick else 20
-    # A forked process does not have to import first.
+    # A forked process finds what create_app() imports.
+    importlib.import_module("heroes.commands")
+    importlib.import_module("heroes.views")
     context = multiprocessing.get_context("fork")
     problems = []
     for number in range(rounds):
