@@ -469,6 +469,15 @@ def test_unresponsive_host_is_503_after_the_timeout() -> None:
     dispose(app)
 
 
+@postgres_only
+def test_request_waits_for_a_server_that_is_slow_to_connect(database_url: str) -> None:
+    separator = "&" if "?" in database_url else "?"
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"{database_url}{separator}options=-c%20post_auth_delay%3D1"})
+
+    assert app.test_client().get("/heroes/").status_code == 200
+    dispose(app)
+
+
 @sqlite_only
 def test_nothing_is_acknowledged_after_the_wal_file_was_removed(
     app: Flask, database_url: str, client: FlaskClient

@@ -13,7 +13,9 @@ from sqlalchemy import URL, Engine, ExceptionContext, event
 from heroes.config import MAX_PORT, ConfigError
 from heroes.storage.background import in_background
 
-MAX_CONNECT_WAIT = 0.5  # seconds
+# Seconds that a request waits for a new connection. A busy host needs time; one that just failed may be cut off.
+MAX_CONNECT_WAIT = 2
+WAIT_AFTER_FAILURE = 0.5
 READ_ONLY = "25006"  # SQLSTATE of a write on a standby, or on a server that was made read-only
 STANDBY_TARGETS = {"any", "prefer-standby", "read-only", "standby"}  # targets that may be read-only for good
 # The URL parameters that are ours, not libpq's. In any other form they are left to libpq, which refuses them.
@@ -81,15 +83,17 @@ class Connector:
         self.lock = Lock()
         self.attempt: Future[Any] | None = None
         self.deadline = 0.0
+        self.failed = False  # the last connection, or attempt to connect
 
     def __call__(self, dialect: Any, record: object, arguments: Any, parameters: Any) -> Any:
         """Return a connection; called by SQLAlchemy. Raises psycopg's OperationalError."""
         # Nobody holds the lock beyond the deadline.
         with self.lock:
             if self.attempt is None:
-                self.deadline = time.monotonic() + MAX_CONNECT_WAIT
+                self.deadline = time.monotonic() + (WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT)
                 self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
             wait([self.attempt], max(0.0, self.deadline - time.monotonic()))
+            self.failed = not self.attempt.done() or self.attempt.exception() is not None
             if not self.attempt.done():
                 raise dialect.loaded_dbapi.OperationalError("no connection to the database in time")
             attempt, self.attempt = self.attempt, None
@@ -101,9 +105,11 @@ def listen(engine: Engine, target: str | None) -> None:
 
     target: target_session_attrs of the URL.
     """
-    event.listen(engine, "do_connect", Connector())
+    connector = Connector()
+    event.listen(engine, "do_connect", connector)
 
     @event.listens_for(engine, "handle_error")
     def disconnect(context: ExceptionContext) -> None:
         if target not in STANDBY_TARGETS and getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
             context.is_disconnect = True
+        connector.failed |= context.is_disconnect
