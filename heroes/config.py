@@ -14,10 +14,6 @@ from marshmallow.validate import OneOf, Range, Regexp
 
 VERSION = "1.0.0"
 MAX_PORT = 65535
-DATABASE = Regexp(
-    r"\s*(?:sqlite(?:\+pysqlite)?|postgres|postgresql(?:\+psycopg)?):",
-    error="Must be a sqlite:// or a postgresql:// URL.",
-)
 # RFC 6750, 2.1.
 TOKEN = r"[A-Za-z0-9._~+/-]+=*\Z"
 ORIGIN = r"(?:\*|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)\Z"
@@ -74,7 +70,7 @@ class Settings(Schema):
         unknown = EXCLUDE
 
     SQLALCHEMY_DATABASE_URI = String(
-        **env("sqlite:///database.db", "the database, a SQLite or PostgreSQL URL", DATABASE), data_key="DATABASE_URL"
+        **env("sqlite:///database.db", "the database, a SQLite or PostgreSQL URL"), data_key="DATABASE_URL"
     )
     DATABASE_TIMEOUT = Integer(
         **env(5, "seconds that a request waits for a lock, a connection or a statement, then 503", Range(1, 3600))
