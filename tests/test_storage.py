@@ -93,18 +93,18 @@ def test_postgres_url_schemes_of_platforms_are_accepted(database_url: str, schem
 
 def test_of_several_hosts_the_primary_is_used() -> None:
     given = "postgres://u:p@one:5432,two:5433/heroes?sslmode=require"
-    url, options, _ = postgresql.engine_options(given, 7, {"pool_size": 3})
+    url, options, _ = postgresql.engine_options(given, 7)
     arguments = options["connect_args"]
 
     assert str(url) == "postgresql+psycopg://"
     assert (arguments["host"], arguments["port"], arguments["sslmode"]) == ("one,two", "5432,5433", "require")
     assert arguments["target_session_attrs"] == "read-write"
-    assert (options["pool_size"], options["pool_pre_ping"]) == (3, True)
+    assert options["pool_pre_ping"] is True
 
 
 def test_parameters_of_the_url_take_precedence() -> None:
     given = "postgres://a,b/heroes?target_session_attrs=any&connect_timeout=2"
-    _, options, _ = postgresql.engine_options(given, 5, {})
+    _, options, _ = postgresql.engine_options(given, 5)
 
     assert options["connect_args"]["target_session_attrs"] == "any"
     assert options["connect_args"]["connect_timeout"] == "2"
@@ -127,7 +127,7 @@ def test_given_options_are_added_to_the_timeouts(database_url: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "?pgbouncer=true", "?pgbouncer=false", "?prepare_threshold=0"])
 def test_statements_are_not_prepared_on_the_server(query: str) -> None:
-    _, options, _ = postgresql.engine_options(f"postgres://host/heroes{query}", 5, {})
+    _, options, _ = postgresql.engine_options(f"postgres://host/heroes{query}", 5)
 
     assert options["connect_args"]["prepare_threshold"] is None
 

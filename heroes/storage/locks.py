@@ -5,8 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from flask import current_app
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -80,5 +80,5 @@ def writer_lock() -> AbstractContextManager[None]:
 
     Entering it raises PoolTimeout after DATABASE_TIMEOUT seconds.
     """
-    lock: WriterLock | None = current_app.extensions["heroes.writer_lock"]
-    return lock.hold(current_app.config["DATABASE_TIMEOUT"]) if lock else nullcontext()
+    hold: Callable[[float], AbstractContextManager[None]] = current_app.extensions["heroes.writer_lock"]
+    return hold(current_app.config["DATABASE_TIMEOUT"])

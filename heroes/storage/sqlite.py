@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -20,7 +19,7 @@ FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
 FIXED_SINCE = (3, 51, 3)
 
 
-def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[URL, dict[str, Any], str | None]:
+def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | None]:
     """Return the URL, the engine options and the path of a sqlite:// URL; the path is None for a database in memory.
 
     A path is relative to the working directory, as in the tutorial. Raises ValueError.
@@ -46,7 +45,7 @@ def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[UR
     # Not SQLite's default mode, which makes a new file where the database was removed.
     mode = "ro" if url.query.get("mode") == "ro" else "rw"
     url = url.set(database=f"file:{quote(path)}").update_query_dict({"mode": mode, "uri": "true"})
-    return url, {"connect_args": arguments, **pool}, path
+    return url, {"connect_args": arguments}, path
 
 
 def file_identity(path: str) -> tuple[int, int] | None:
