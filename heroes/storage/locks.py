@@ -1,4 +1,4 @@
-"""The writer lock of a SQLite file."""
+"""The writer lock of a SQLite file, and calls in the background, so that a caller can stop waiting for them."""
 
 import fcntl
 import os
@@ -6,14 +6,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from flask import current_app
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from heroes.storage.background import in_background
-
 POLL_INTERVAL = 0.005  # seconds
+
+
+def in_background(call: Callable[[], Any]) -> Future[Any]:
+    """Run a call in a daemon thread of its own. Threads of a pool would delay the exit, and not survive a fork."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 class WriterLock:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, ExceptionContext, event
 
 from heroes.config import MAX_PORT, ConfigError
-from heroes.storage.background import in_background
+from heroes.storage.locks import in_background
 
 MAX_CONNECT_WAIT = 0.5  # seconds
 READ_ONLY = "25006"  # SQLSTATE of a write on a standby, or on a server that was made read-only
