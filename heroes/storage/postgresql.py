@@ -69,38 +69,33 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], bool]:
     return URL.create("postgresql+psycopg"), {"connect_args": arguments, "pool_pre_ping": True}, pgbouncer
 
 
-class Connector:
-    """Connect in the background, one attempt at a time, and let no request wait for long.
-
-    Otherwise all threads would wait for a host that was cut off, and none would be left for /health. A later request
-    takes the connection, or the error, of an attempt that was given up.
-    """
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.attempt: Future[Any] | None = None
-        self.deadline = 0.0
-
-    def __call__(self, dialect: Any, record: object, arguments: Any, parameters: Any) -> Any:
-        """Return a connection; called by SQLAlchemy. Raises psycopg's OperationalError."""
-        # Nobody holds the lock beyond the deadline.
-        with self.lock:
-            if self.attempt is None:
-                self.deadline = time.monotonic() + MAX_CONNECT_WAIT
-                self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
-            wait([self.attempt], max(0.0, self.deadline - time.monotonic()))
-            if not self.attempt.done():
-                raise dialect.loaded_dbapi.OperationalError("no connection to the database in time")
-            attempt, self.attempt = self.attempt, None
-            return attempt.result()
-
-
 def listen(engine: Engine, target: str | None) -> None:
-    """Connect with Connector, and give up connections to a primary that became read-only, but not to a standby.
+    """Let no request wait for long for a new connection, and give up connections to a primary that became read-only.
 
-    target: target_session_attrs of the URL.
+    target: target_session_attrs of the URL; connections to a standby that it asks for are kept.
     """
-    event.listen(engine, "do_connect", Connector())
+    lock = Lock()
+    attempt: Future[Any] | None = None
+    deadline = 0.0
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: object, arguments: Any, parameters: Any) -> Any:
+        """Connect in the background, one attempt at a time.
+
+        Otherwise all threads would wait for a host that was cut off, and none would be left for /health. A later
+        request takes the connection, or the error, of an attempt that was given up.
+        """
+        nonlocal attempt, deadline
+        # Nobody holds the lock beyond the deadline.
+        with lock:
+            if attempt is None:
+                deadline = time.monotonic() + MAX_CONNECT_WAIT
+                attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
+            wait([attempt], max(0.0, deadline - time.monotonic()))
+            if not attempt.done():
+                raise dialect.loaded_dbapi.OperationalError("no connection to the database in time")
+            done, attempt = attempt, None
+            return done.result()
 
     @event.listens_for(engine, "handle_error")
     def disconnect(context: ExceptionContext) -> None:
