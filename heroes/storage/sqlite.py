@@ -13,25 +13,21 @@ REMOVED = "the database file or its -wal file was removed or replaced; restart t
 MEMORY = {None, "", ":memory:"}
 # The query keys that Python's driver takes; SQLite itself takes others, in a file: URI.
 DRIVER_KEYS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
-# The first releases without the WAL-reset bug: those of older branches, and that of all others
-# (https://sqlite.org/wal.html#walresetbug).
+# The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
 FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
-FIXED_SINCE = (3, 51, 3)
 
 
 def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | None]:
     """Return the URL, the engine options and the path of a sqlite:// URL; the path is None for a database in memory.
 
-    A path is relative to the working directory, as in the tutorial. Raises ValueError.
+    A path is relative to the working directory, as in the tutorial. Raises ValueError and ArgumentError.
     """
     url = make_url(text)
-    if url.host:
-        raise ValueError("a file has no host")
     arguments = {"timeout": timeout, "check_same_thread": False}
     uri = str(url.query.get("uri", "")).lower() in ("1", "true", "yes", "on")
     if not uri and (unknown := url.query.keys() - DRIVER_KEYS):
         raise ValueError(f"unknown: {unknown}")
-    url.get_dialect()().create_connect_args(url)  # raises ValueError for a value of the wrong type
+    url.get_dialect()().create_connect_args(url)  # raises for a host, and for a value of the wrong type
     if url.database in MEMORY or (uri and (url.query.get("mode") == "memory" or ":memory:" in str(url.database))):
         # Not the URL as given: Flask-SQLAlchemy would make a file of file::memory:.
         return make_url("sqlite://"), {"connect_args": arguments, "poolclass": StaticPool}, None
@@ -74,12 +70,10 @@ def listen(engine: Engine, path: str | None) -> None:
         if path is not None:
             record.info["files"] = {name: file_identity(name) for name in (path, f"{path}-wal")}
 
-    if path is not None:
-
-        @event.listens_for(engine, "checkout")
-        def check(connection: sqlite3.Connection, record: Any, proxy: object) -> None:
-            if record.info["files"][path] != file_identity(path):
-                raise DisconnectionError(REMOVED)
+    @event.listens_for(engine, "checkout")
+    def check(connection: sqlite3.Connection, record: Any, proxy: object) -> None:
+        if path is not None and record.info["files"][path] != file_identity(path):
+            raise DisconnectionError(REMOVED)
 
 
 def check_files(connection: Connection) -> None:
@@ -95,4 +89,4 @@ def check_files(connection: Connection) -> None:
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
     """Return whether a release of SQLite can damage a database in WAL mode if two connections write at once."""
-    return version < FIXED.get(version[:2], FIXED_SINCE)
+    return version < FIXED.get(version[:2], (3, 51, 3))
