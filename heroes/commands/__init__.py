@@ -151,7 +151,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             progress(0 if file == "-" else os.path.getsize(file)) as bar,
         ):
             schema = create_schema.from_dict({"id": Integer(required=True, ge=1, le=MAX_ID)})()
-            rows = read(iter_lines(stream, bar, errors), schema, errors)
+            known = {field.data_key or name: field.allow_none for name, field in schema.load_fields.items()}
+            rows = read(iter_lines(stream, bar, errors), known, errors)
             # The first row decides whether the rows have ids.
             first = list(islice(rows, 1))
             if not any("id" in row for _, row in first):
