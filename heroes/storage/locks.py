@@ -13,8 +13,6 @@ from typing import Any
 from flask import current_app
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-POLL_INTERVAL = 0.005  # seconds
-
 
 def in_background(call: Callable[[], Any]) -> Future[Any]:
     """Run a call in a daemon thread of its own. Threads of a pool would delay the exit, and not survive a fork."""
@@ -69,7 +67,7 @@ def lock_without_timeout(descriptor: int) -> None:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(POLL_INTERVAL)
+            time.sleep(0.005)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 

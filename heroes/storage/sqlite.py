@@ -10,7 +10,6 @@ from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
 from sqlalchemy.exc import DisconnectionError, OperationalError
 
 REMOVED = "the database file or its -wal file was removed or replaced; restart the service"
-MEMORY = {None, "", ":memory:"}
 # The query keys that Python's driver takes; SQLite itself takes others, in a file: URI.
 DRIVER_KEYS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
 # The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
@@ -28,10 +27,10 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | 
     if not uri and (unknown := url.query.keys() - DRIVER_KEYS):
         raise ValueError(f"unknown: {unknown}")
     url.get_dialect()().create_connect_args(url)  # raises for a host, and for a value of the wrong type
-    if url.database in MEMORY or (uri and (url.query.get("mode") == "memory" or ":memory:" in str(url.database))):
+    name = url.database or ":memory:"
+    if name == ":memory:" or (uri and (url.query.get("mode") == "memory" or ":memory:" in name)):
         # Not the URL as given: Flask-SQLAlchemy would make a file of file::memory:.
         return make_url("sqlite://"), {"connect_args": arguments, "poolclass": StaticPool}, None
-    name = str(url.database)
     if uri and name.startswith("file:"):
         parts = urlsplit(name)
         if parts.netloc not in ("", "localhost"):
