@@ -47,17 +47,16 @@ def output(path: str) -> Iterator[str]:
     if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
         yield path
         return
-    path = os.path.realpath(path)
-    if os.path.exists(path.removesuffix("-wal").removesuffix("-shm") + "-wal"):
-        raise click.ClickException(f"{path}: Belongs to a database in use.")
-    folder, name = os.path.split(path)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as directory:
-        temporary = Path(directory, name)
+    target = Path(os.path.realpath(path))
+    if os.path.exists(str(target).removesuffix("-wal").removesuffix("-shm") + "-wal"):
+        raise click.ClickException(f"{target}: Belongs to a database in use.")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as directory:
+        temporary = Path(directory, target.name)
         temporary.touch(0o600)
         yield str(temporary)
         with temporary.open() as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
 
 
 @dataclass

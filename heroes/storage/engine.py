@@ -71,7 +71,7 @@ def init_app(app: Flask) -> None:
             if path is None:
                 app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
             try:
-                if path and url.query["mode"] != "ro":
+                if path and url.query["mode"] != "ro" and os.access(os.path.dirname(path), os.W_OK):
                     prepare_file(path)
                 upgrade_at_start(app)
             except (OSError, sqlite3.Error, DBAPIError) as error:
@@ -85,8 +85,6 @@ def init_app(app: Flask) -> None:
 
 def prepare_file(path: str) -> None:
     """Create the SQLite file if it is missing, and put it into WAL mode, which it stays in."""
-    if not os.access(os.path.dirname(path), os.W_OK):
-        return
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     buggy = sqlite.has_wal_reset_bug(sqlite3.sqlite_version_info)
