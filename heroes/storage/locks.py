@@ -88,9 +88,6 @@ def lock_directory(directory: str, deadline: float) -> int:
 
 
 def writer_lock() -> AbstractContextManager[None]:
-    """Return a context manager that holds the current app's writer lock; on PostgreSQL it does nothing.
-
-    Entering it raises PoolTimeout after DATABASE_TIMEOUT seconds.
-    """
+    """Hold the current app's writer lock, if it has one. Raises PoolTimeout after DATABASE_TIMEOUT seconds."""
     hold: Callable[[float], AbstractContextManager[None]] = current_app.extensions["heroes.writer_lock"]
     return hold(current_app.config["DATABASE_TIMEOUT"])
