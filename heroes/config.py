@@ -70,9 +70,6 @@ def env(default: Any, description: str, validate: Any = None) -> dict[str, Any]:
 class Settings(Schema):
     """The settings under their Flask names. A field with a data_key has another name in the environment."""
 
-    class Meta:
-        unknown = EXCLUDE
-
     SQLALCHEMY_DATABASE_URI = String(
         **env("sqlite:///database.db", "the database, a SQLite or PostgreSQL URL", DATABASE), data_key="DATABASE_URL"
     )
@@ -115,7 +112,7 @@ class Settings(Schema):
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings under their Flask names. Raises ConfigError for the first invalid one."""
     try:
-        return dict(Settings().load(environ))
+        return dict(Settings().load(environ, unknown=EXCLUDE))
     except ValidationError as error:
         name, messages = next(iter(error.messages_dict.items()))
         # Messages about the entries of a list are keyed by their position.

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psycopg
@@ -22,7 +23,7 @@ from heroes.models import Hero
 from heroes.storage import postgresql
 from heroes.storage.sqlite import has_wal_reset_bug
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
-from tests.databases import migrated, pool
+from tests.databases import locked, migrated, pool
 
 BIG = 2**63 - 1
 
@@ -93,18 +94,18 @@ def test_postgres_url_schemes_of_platforms_are_accepted(database_url: str, schem
 
 def test_of_several_hosts_the_primary_is_used() -> None:
     given = "postgres://u:p@one:5432,two:5433/heroes?sslmode=require"
-    url, options, _ = postgresql.engine_options(given, 7, {"pool_size": 3})
+    url, options, _ = postgresql.engine_options(given, 7)
     arguments = options["connect_args"]
 
     assert str(url) == "postgresql+psycopg://"
     assert (arguments["host"], arguments["port"], arguments["sslmode"]) == ("one,two", "5432,5433", "require")
     assert arguments["target_session_attrs"] == "read-write"
-    assert (options["pool_size"], options["pool_pre_ping"]) == (3, True)
+    assert options["pool_pre_ping"] is True
 
 
 def test_parameters_of_the_url_take_precedence() -> None:
     given = "postgres://a,b/heroes?target_session_attrs=any&connect_timeout=2"
-    _, options, _ = postgresql.engine_options(given, 5, {})
+    _, options, _ = postgresql.engine_options(given, 5)
 
     assert options["connect_args"]["target_session_attrs"] == "any"
     assert options["connect_args"]["connect_timeout"] == "2"
@@ -127,7 +128,7 @@ def test_given_options_are_added_to_the_timeouts(database_url: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "?pgbouncer=true", "?pgbouncer=false", "?prepare_threshold=0"])
 def test_statements_are_not_prepared_on_the_server(query: str) -> None:
-    _, options, _ = postgresql.engine_options(f"postgres://host/heroes{query}", 5, {})
+    _, options, _ = postgresql.engine_options(f"postgres://host/heroes{query}", 5)
 
     assert options["connect_args"]["prepare_threshold"] is None
 
@@ -462,3 +463,15 @@ def test_connection_to_a_standby_that_was_asked_for_is_kept(database_url: str, t
     assert (backend() == before) is kept
     with app.app_context():
         db.engine.dispose()
+
+
+def test_start_on_a_new_file_waits_for_other_processes(tmp_path: Path) -> None:
+    # SQLite does not wait if two processes put a file into WAL mode at once: one of them gets "database is locked".
+    path = tmp_path / "database.db"
+    starting = threading.Thread(target=create_app, args=[{"SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}"}])
+    with locked(tmp_path):
+        starting.start()
+        starting.join(0.3)
+        assert not path.exists()
+    starting.join()
+    assert path.exists()

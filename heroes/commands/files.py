@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import IO, Any
 
 import click
 import orjson
-from marshmallow import Schema
 
 from heroes.web.fields import error
 
@@ -21,6 +20,7 @@ MAX_LINE = 2**20
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 Rows = Iterator[tuple[int, dict[str, Any]]]  # line numbers and rows
+Known = Mapping[str, bool | None]  # the names of a row's values, and whether they may be null
 
 
 def format_of(file: str, form: str | None) -> str:
@@ -47,17 +47,16 @@ def output(path: str) -> Iterator[str]:
     if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
         yield path
         return
-    path = os.path.realpath(path)
-    if os.path.exists(path.removesuffix("-wal").removesuffix("-shm") + "-wal"):
-        raise click.ClickException(f"{path}: Belongs to a database in use.")
-    folder, name = os.path.split(path)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.") as directory:
-        temporary = Path(directory, name)
+    target = Path(os.path.realpath(path))
+    if os.path.exists(str(target).removesuffix("-wal").removesuffix("-shm") + "-wal"):
+        raise click.ClickException(f"{target}: Belongs to a database in use.")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as directory:
+        temporary = Path(directory, target.name)
         temporary.touch(0o600)
         yield str(temporary)
         with temporary.open() as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
 
 
 @dataclass
@@ -90,14 +89,8 @@ def iter_lines(stream: Any, bar: Any, errors: ImportErrors) -> Iterator[str]:
         yield line
 
 
-def input_names(schema: Schema) -> dict[str, bool]:
-    """Return the names of the fields in the input, and whether they may be null."""
-    return {field.data_key or name: field.allow_none for name, field in schema.load_fields.items()}
-
-
-def read_ndjson(lines: Iterator[str], schema: Schema, errors: ImportErrors) -> Rows:
+def read_ndjson(lines: Iterator[str], known: Known, errors: ImportErrors) -> Rows:
     """Yield objects. Unknown keys are ignored, as in a POST, unless only case or blanks make them unknown."""
-    known = input_names(schema).keys()
     folded = {name.casefold() for name in known}
     for number, line in enumerate(lines, 1):
         if line.isspace():
@@ -109,15 +102,14 @@ def read_ndjson(lines: Iterator[str], schema: Schema, errors: ImportErrors) -> R
             continue
         if not isinstance(row, dict):
             errors.add(number, error("model_attributes_type")["msg"])
-        elif misspelled := [key for key in row.keys() - known if key.strip().casefold() in folded]:
+        elif misspelled := [key for key in row.keys() - known.keys() if key.strip().casefold() in folded]:
             errors.add(number, f"Unknown key {misspelled[0]!r}; known are {', '.join(known)}")
         else:
             yield number, row
 
 
-def read_csv(lines: Iterator[str], schema: Schema, errors: ImportErrors) -> Rows:
+def read_csv(lines: Iterator[str], known: Known, errors: ImportErrors) -> Rows:
     """Yield the rows below a header. An empty value is null if the field allows it, otherwise an empty string."""
-    known = input_names(schema)
     reader = csv.reader(lines, strict=True)
     header: list[str] = []
     while True:
@@ -140,7 +132,7 @@ def read_csv(lines: Iterator[str], schema: Schema, errors: ImportErrors) -> Rows
             errors.add(number, f"{len(record)} columns below a header of {len(header)}")
 
 
-def header_problem(header: list[str], known: Collection[str]) -> str | None:
+def header_problem(header: list[str], known: Known) -> str | None:
     """Return what is wrong with a CSV header, None if it is fine."""
     if not any(header):
         return "Blank instead of a header"

@@ -4,10 +4,12 @@ import logging
 import os
 import sqlite3
 import threading
+from contextlib import closing, nullcontext
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask
+from flask_migrate import upgrade
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -15,7 +17,7 @@ from heroes.config import ConfigError
 from heroes.extensions import db, migrate
 from heroes.storage import postgresql, sqlite
 from heroes.storage.locks import WriterLock
-from heroes.storage.schema import upgrade_at_start
+from heroes.storage.schema import is_behind
 
 SQLITE = {"sqlite", "sqlite+pysqlite"}
 POSTGRESQL = {"postgres", "postgresql", "postgresql+psycopg"}
@@ -29,31 +31,31 @@ def init_app(app: Flask) -> None:
     """Bind the database to the app. Raises ConfigError if its URL can't be used."""
     uri = str(app.config["SQLALCHEMY_DATABASE_URI"]).strip()
     scheme = uri.partition(":")[0]
-    if scheme not in SQLITE | POSTGRESQL:
-        raise ConfigError("DATABASE_URL: Must be a sqlite:// or a postgresql:// URL.")
-    timeout, threads = app.config["DATABASE_TIMEOUT"], app.config["GUNICORN_THREADS"]
-    given: dict[str, Any] = app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {}
-    # A connection for each thread, so that none waits for another's. Not every class of pool takes these.
-    pool = {} if "poolclass" in given else {"pool_size": threads, "max_overflow": 0, "pool_timeout": timeout}
+    timeout = app.config["DATABASE_TIMEOUT"]
     path, pgbouncer = None, False
     try:
         if scheme in SQLITE:
-            url, options, path = sqlite.engine_options(uri, timeout, pool)
+            url, options, path = sqlite.engine_options(uri, timeout)
+        elif scheme in POSTGRESQL:
+            url, options, pgbouncer = postgresql.engine_options(uri, timeout)
         else:
-            url, options, pgbouncer = postgresql.engine_options(uri, timeout, pool)
-    except ModuleNotFoundError:
-        raise ConfigError("DATABASE_URL: PostgreSQL needs the extra: pip install heroes[postgres]") from None
+            raise ConfigError("DATABASE_URL: Must be a sqlite:// or a postgresql:// URL.")
     except ConfigError:
         raise
+    except ModuleNotFoundError:
+        raise ConfigError("DATABASE_URL: PostgreSQL needs the extra: pip install heroes[postgres]") from None
     except Exception:
         # The driver's own message would show the password.
         raise ConfigError("DATABASE_URL: Not a valid URL.") from None
+    given: dict[str, Any] = app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {}
     arguments = options["connect_args"] | given.get("connect_args", {})
-    app.config["SQLALCHEMY_DATABASE_URI"] = url
     # Parameters in error messages would show secrets.
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"hide_parameters": True} | options | given | {"connect_args": arguments}
-    app.extensions["heroes.sqlite_path"] = path
-    app.extensions["heroes.writer_lock"] = WriterLock(os.path.dirname(path)) if path else None
+    options = {"hide_parameters": True} | options | given | {"connect_args": arguments}
+    if "poolclass" not in options:
+        # A connection for each thread, so that none waits for another's. Not every class of pool takes these.
+        options = {"pool_size": app.config["GUNICORN_THREADS"], "max_overflow": 0, "pool_timeout": timeout} | options
+    app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS=options)
+    app.extensions["heroes.writer_lock"] = WriterLock(os.path.dirname(path)).hold if path else nullcontext
     db.init_app(app)
     migrate.init_app(app)
     with app.app_context():
@@ -64,32 +66,40 @@ def init_app(app: Flask) -> None:
             postgresql.listen(db.engine, arguments.get("target_session_attrs"))
             if pgbouncer:
                 check_role(db.engine)
-            return
-        sqlite.listen(db.engine, path)
-        if path is None:
-            app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
-        try:
-            if path and url.query.get("mode") != "ro":
-                prepare_file(path)
-            upgrade_at_start(app)
-        except (OSError, sqlite3.Error, DBAPIError) as error:
-            # An OSError would show the path.
-            reason = getattr(error, "strerror", None) or getattr(error, "orig", error)
-            raise ConfigError(f"DATABASE_URL: {reason}") from error
+        else:
+            sqlite.listen(db.engine, path)
+            if path is None:
+                app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
+            try:
+                # A day: this process can't serve before another one has migrated, however long that takes.
+                with app.extensions["heroes.writer_lock"](24 * 3600):
+                    if path and url.query["mode"] != "ro" and os.access(os.path.dirname(path), os.W_OK):
+                        prepare_file(path)
+                    upgrade_if_behind()
+            except (OSError, sqlite3.Error, DBAPIError) as error:
+                # An OSError would show the path.
+                reason = getattr(error, "strerror", None) or getattr(error, "orig", error)
+                raise ConfigError(f"DATABASE_URL: {reason}") from error
+        if path or pgbouncer:
+            # No connection may cross a fork (https://sqlite.org/howtocorrupt.html, 2.6).
+            db.engine.dispose()
 
 
 def prepare_file(path: str) -> None:
     """Create the SQLite file if it is missing, and put it into WAL mode, which it stays in."""
-    if not os.access(os.path.dirname(path), os.W_OK):
-        return
-    connection = sqlite3.connect(path)
-    try:
+    with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-    finally:
-        connection.close()
     buggy = sqlite.has_wal_reset_bug(sqlite3.sqlite_version_info)
     hint = ": has the WAL-reset bug, fixed in 3.51.3; let no other program write to the database" if buggy else ""
     logger.log(logging.WARNING if buggy else logging.INFO, "SQLite %s%s", sqlite3.sqlite_version, hint)
+
+
+def upgrade_if_behind() -> None:
+    """Migrate a SQLite database, whether it is new, the tutorial's or of an earlier release."""
+    with db.engine.connect() as connection:
+        behind = is_behind(connection)
+    if behind:
+        upgrade()
 
 
 def check_role(engine: Engine) -> None:
@@ -101,8 +111,6 @@ def check_role(engine: Engine) -> None:
                     logger.warning("PgBouncer: %s is 0; set it with ALTER ROLE … SET %s", name, name)
     except DBAPIError as error:
         logger.warning("PgBouncer: timeouts not checked, %s", str(error.orig).partition("\n")[0])
-    # No connection may cross a fork.
-    engine.dispose()
 
 
 def one_at_a_time(wsgi_app: WSGIApplication) -> WSGIApplication:

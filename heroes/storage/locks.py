@@ -1,19 +1,31 @@
-"""The writer lock of a SQLite file."""
+"""The writer lock of a SQLite file, and calls in the background, so that a caller can stop waiting for them."""
 
 import fcntl
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from flask import current_app
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from heroes.storage.background import in_background
 
-POLL_INTERVAL = 0.005  # seconds
+def in_background(call: Callable[[], Any]) -> Future[Any]:
+    """Run a call in a daemon thread of its own. Threads of a pool would delay the exit, and not survive a fork."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 class WriterLock:
@@ -55,7 +67,7 @@ def lock_without_timeout(descriptor: int) -> None:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(POLL_INTERVAL)
+            time.sleep(0.005)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
@@ -76,9 +88,6 @@ def lock_directory(directory: str, deadline: float) -> int:
 
 
 def writer_lock() -> AbstractContextManager[None]:
-    """Return a context manager that holds the current app's writer lock; on PostgreSQL it does nothing.
-
-    Entering it raises PoolTimeout after DATABASE_TIMEOUT seconds.
-    """
-    lock: WriterLock | None = current_app.extensions["heroes.writer_lock"]
-    return lock.hold(current_app.config["DATABASE_TIMEOUT"]) if lock else nullcontext()
+    """Hold the current app's writer lock, if it has one. Raises PoolTimeout after DATABASE_TIMEOUT seconds."""
+    hold: Callable[[float], AbstractContextManager[None]] = current_app.extensions["heroes.writer_lock"]
+    return hold(current_app.config["DATABASE_TIMEOUT"])

@@ -3,7 +3,6 @@
 import os
 import re
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from threading import Lock
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, ExceptionContext, event
 
 from heroes.config import MAX_PORT, ConfigError
-from heroes.storage.background import in_background
+from heroes.storage.locks import in_background
 
 # Seconds that a request waits for a new connection. A busy host needs time; one that just failed may be cut off.
 MAX_CONNECT_WAIT = 2
@@ -37,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[URL, dict[str, Any], bool]:
+def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], bool]:
     """Return the URL, the engine options, and whether PgBouncer is in between.
 
     libpq reads the URL itself, so it may hold whatever libpq knows, such as several hosts or sslmode
@@ -69,7 +68,7 @@ def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[UR
     if "," in arguments.get("host", ""):
         # The host that takes writes, also after a failover.
         arguments.setdefault("target_session_attrs", "read-write")
-    return URL.create("postgresql+psycopg"), {"connect_args": arguments, "pool_pre_ping": True, **pool}, pgbouncer
+    return URL.create("postgresql+psycopg"), {"connect_args": arguments, "pool_pre_ping": True}, pgbouncer
 
 
 class Connector:

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -11,32 +10,27 @@ from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
 from sqlalchemy.exc import DisconnectionError, OperationalError
 
 REMOVED = "the database file or its -wal file was removed or replaced; restart the service"
-MEMORY = {None, "", ":memory:"}
 # The query keys that Python's driver takes; SQLite itself takes others, in a file: URI.
 DRIVER_KEYS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
-# The first releases without the WAL-reset bug: those of older branches, and that of all others
-# (https://sqlite.org/wal.html#walresetbug).
+# The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
 FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
-FIXED_SINCE = (3, 51, 3)
 
 
-def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[URL, dict[str, Any], str | None]:
+def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | None]:
     """Return the URL, the engine options and the path of a sqlite:// URL; the path is None for a database in memory.
 
-    A path is relative to the working directory, as in the tutorial. Raises ValueError.
+    A path is relative to the working directory, as in the tutorial. Raises ValueError and ArgumentError.
     """
     url = make_url(text)
-    if url.host:
-        raise ValueError("a file has no host")
     arguments = {"timeout": timeout, "check_same_thread": False}
     uri = str(url.query.get("uri", "")).lower() in ("1", "true", "yes", "on")
     if not uri and (unknown := url.query.keys() - DRIVER_KEYS):
         raise ValueError(f"unknown: {unknown}")
-    url.get_dialect()().create_connect_args(url)  # raises ValueError for a value of the wrong type
-    if url.database in MEMORY or (uri and (url.query.get("mode") == "memory" or ":memory:" in str(url.database))):
+    url.get_dialect()().create_connect_args(url)  # raises for a host, and for a value of the wrong type
+    name = url.database or ":memory:"
+    if name == ":memory:" or (uri and (url.query.get("mode") == "memory" or ":memory:" in name)):
         # Not the URL as given: Flask-SQLAlchemy would make a file of file::memory:.
         return make_url("sqlite://"), {"connect_args": arguments, "poolclass": StaticPool}, None
-    name = str(url.database)
     if uri and name.startswith("file:"):
         parts = urlsplit(name)
         if parts.netloc not in ("", "localhost"):
@@ -46,7 +40,7 @@ def engine_options(text: str, timeout: int, pool: Mapping[str, Any]) -> tuple[UR
     # Not SQLite's default mode, which makes a new file where the database was removed.
     mode = "ro" if url.query.get("mode") == "ro" else "rw"
     url = url.set(database=f"file:{quote(path)}").update_query_dict({"mode": mode, "uri": "true"})
-    return url, {"connect_args": arguments, **pool}, path
+    return url, {"connect_args": arguments}, path
 
 
 def file_identity(path: str) -> tuple[int, int] | None:
@@ -75,12 +69,10 @@ def listen(engine: Engine, path: str | None) -> None:
         if path is not None:
             record.info["files"] = {name: file_identity(name) for name in (path, f"{path}-wal")}
 
-    if path is not None:
-
-        @event.listens_for(engine, "checkout")
-        def check(connection: sqlite3.Connection, record: Any, proxy: object) -> None:
-            if record.info["files"][path] != file_identity(path):
-                raise DisconnectionError(REMOVED)
+    @event.listens_for(engine, "checkout")
+    def check(connection: sqlite3.Connection, record: Any, proxy: object) -> None:
+        if path is not None and record.info["files"][path] != file_identity(path):
+            raise DisconnectionError(REMOVED)
 
 
 def check_files(connection: Connection) -> None:
@@ -96,4 +88,4 @@ def check_files(connection: Connection) -> None:
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
     """Return whether a release of SQLite can damage a database in WAL mode if two connections write at once."""
-    return version < FIXED.get(version[:2], FIXED_SINCE)
+    return version < FIXED.get(version[:2], (3, 51, 3))

@@ -45,10 +45,7 @@ def write(statement: Executable, values: Mapping[str, Any]) -> Row | None:
 
 @contextmanager
 def transaction() -> Iterator[Connection]:
-    """Run several statements in one transaction. The first must write, so that SQLite takes the write lock at once.
-
-    It is committed at the end, or rolled back if an exception leaves the block.
-    """
+    """Run several statements in one transaction. The first must write, so that SQLite takes the write lock at once."""
     with db.engine.connect() as connection, writer_lock(), connection.begin():
         check_files(connection)
         yield connection
