@@ -3,8 +3,8 @@
 from typing import Any
 
 from marshmallow import ValidationError, validates_schema
+from werkzeug.http import parse_etags
 
-from heroes.web.etags import ETagsField
 from heroes.web.fields import BaseSchema, Choice, Integer, String, error
 
 MAX_LIMIT = 100
@@ -18,6 +18,13 @@ class Sort(Choice):
         names = ("id", *columns)
         choices = tuple(f"{sign}{name}" for name in names for sign in ("", "-"))
         super().__init__(choices, load_default="id", metadata={"description": "Ties by id, unknown values last"})
+
+
+class ETagsField(String):
+    """The ETags of an If-Match or If-None-Match header."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return parse_etags(super()._deserialize(value, attr, data, **kwargs))
 
 
 class PageQuery(BaseSchema):

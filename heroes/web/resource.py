@@ -1,16 +1,16 @@
 """What the operations on one table have in common: statements, ETags, conditions, safe retries, pages."""
 
-from collections.abc import Callable
-from functools import cache, partial
+import re
+from functools import cache
 from typing import Any, cast
 
 from flask import Response
-from sqlalchemy import ColumnElement, Table, Update, bindparam, delete, insert, select, update
+from sqlalchemy import Table, bindparam, delete, insert, select, update
 from werkzeug.datastructures import ETags
 from werkzeug.exceptions import NotFound, PreconditionFailed
+from werkzeug.http import quote_etag
 
 from heroes.storage.transactions import Row, read, write
-from heroes.web.etags import Conditions, allowed, etag, excluded, matches, none_matches
 from heroes.web.fields import INT64_MAX, INT64_MIN, BaseSchema
 from heroes.web.idempotency import IdempotencyKeys
 from heroes.web.pages import Listing
@@ -18,6 +18,16 @@ from heroes.web.pages import Listing
 # A row or rows, which the response schema dumps, and headers.
 Content = tuple[Row, dict[str, str]]
 Page = tuple[list[Row], dict[str, str]]
+
+# What a request without If-Match and without If-None-Match asks for.
+ANY, NONE = ETags(star_tag=True), ETags()
+# The opaque tag of an ETag is the version of the row.
+OWN_TAG = re.compile("[1-9][0-9]{0,17}")
+
+
+def versions(tags: set[str]) -> list[int]:
+    """Return the versions in opaque tags. Tags that are not ours match no version."""
+    return [int(tag) for tag in tags if OWN_TAG.fullmatch(tag)]
 
 
 class Resource:
@@ -40,26 +50,19 @@ class Resource:
         self.select = select(*self.columns).where(self.this_row)
 
     @cache  # noqa: B019 - one Resource for each table, which lives as long as the process
-    def where(self, match: bool, none_match: bool) -> list[ColumnElement[bool]]:
-        """Return the WHERE of a statement on one row, with If-Match or If-None-Match."""
+    def write_statement(self, changed: frozenset[str] | None, match: bool, none_match: bool) -> Any:
+        """Return the UPDATE of one row that sets these columns, or its DELETE, with If-Match or If-None-Match."""
         version = self.table.c.version
-        criteria: list[ColumnElement[bool]] = [self.this_row]
+        statement: Any = delete(self.table).returning(self.table.c.id)
+        if changed is not None:
+            values: dict[Any, Any] = {self.table.c[name]: bindparam(name) for name in sorted(changed)}
+            statement = update(self.table).values(values).returning(*self.columns)
+        statement = statement.where(self.this_row)
         if match:
-            criteria.append(version.in_(bindparam("if_match", expanding=True)))
+            statement = statement.where(version.in_(bindparam("if_match", expanding=True)))
         if none_match:
-            criteria.append(version.not_in(bindparam("if_none_match", expanding=True)))
-        return criteria
-
-    @cache  # noqa: B019
-    def update_statement(self, columns: frozenset[str], match: bool, none_match: bool) -> Update:
-        """Return the UPDATE that sets these columns."""
-        values: dict[Any, Any] = {self.table.c[name]: bindparam(name) for name in sorted(columns)}
-        return update(self.table).where(*self.where(match, none_match)).values(values).returning(*self.columns)
-
-    @cache  # noqa: B019
-    def delete_statement(self, match: bool, none_match: bool) -> Any:
-        """Return the DELETE of one row."""
-        return delete(self.table).where(*self.where(match, none_match)).returning(self.table.c.id)
+            statement = statement.where(version.not_in(bindparam("if_none_match", expanding=True)))
+        return statement
 
     def find(self, row_id: int) -> Row:
         """Return a row. Raises NotFound."""
@@ -70,20 +73,21 @@ class Resource:
 
     def with_etag(self, row: Row) -> Content:
         """Return a row with its ETag."""
-        return row, {"ETag": etag(row["version"])}
+        return row, {"ETag": quote_etag(str(row["version"]))}
 
-    def execute(self, row_id: int, conditions: Conditions, statement: Callable[[bool, bool], Any], values: Row) -> Row:
-        """Execute the statement on a row if the conditions hold. Raises NotFound and PreconditionFailed."""
-        match, none_match = allowed(conditions), excluded(conditions)
+    def execute(self, row_id: int, changes: Row | None, if_match: ETags = ANY, if_none_match: ETags = NONE) -> Row:
+        """Change a row, or delete it if changes is None. Raises NotFound and PreconditionFailed."""
         # Not "id": an UPDATE would set the column that a parameter is named after.
-        parameters = values | {"this_id": row_id}
-        if match is not None:
-            parameters["if_match"] = match
-        if none_match:
-            parameters["if_none_match"] = none_match
+        parameters: Row = (changes or {}) | {"this_id": row_id}
+        if not if_match.star_tag:
+            # Weak tags match nothing (RFC 9110, 13.1.1), but count in If-None-Match (13.1.2).
+            parameters["if_match"] = versions(if_match.as_set())
+        if excluded := versions(if_none_match.as_set(include_weak=True)):
+            parameters["if_none_match"] = excluded
         row = None
-        if INT64_MIN <= row_id <= INT64_MAX:
-            row = write(statement(match is not None, bool(none_match)), parameters)
+        if INT64_MIN <= row_id <= INT64_MAX and not if_none_match.star_tag:
+            changed = None if changes is None else frozenset(changes)
+            row = write(self.write_statement(changed, not if_match.star_tag, bool(excluded)), parameters)
         if row is None:
             self.find(row_id)
             raise PreconditionFailed(self.errors[412])
@@ -101,26 +105,24 @@ class Resource:
         content, headers = self.with_etag(row)
         return content, headers | ({"Idempotent-Replayed": "true"} if replayed else {})
 
-    def read(self, row_id: int, **conditions: ETags) -> Content | Response:
+    def read(self, row_id: int, if_match: ETags = ANY, if_none_match: ETags = NONE) -> Content | Response:
         """Return a row, or 304. Raises NotFound and PreconditionFailed, in the order of RFC 9110, 13.2.2."""
-        row = self.find(row_id)
-        if not matches(row["version"], conditions):
+        row, headers = self.with_etag(self.find(row_id))
+        tag = str(row["version"])
+        if tag not in if_match:
             raise PreconditionFailed(self.errors[412])
-        if not none_matches(row["version"], conditions):
-            return Response(status=304, headers={"ETag": etag(row["version"])})
-        return self.with_etag(row)
+        return Response(status=304, headers=headers) if if_none_match.contains_weak(tag) else (row, headers)
 
     def update(self, row_id: int, changes: dict[str, Any], **conditions: ETags) -> Content:
         """Change a row; without changes it keeps its version. Raises NotFound and PreconditionFailed."""
         if changes:
-            statement = partial(self.update_statement, frozenset(changes))
-            return self.with_etag(self.execute(row_id, conditions, statement, changes))
-        row = self.find(row_id)
-        if not matches(row["version"], conditions) or not none_matches(row["version"], conditions):
+            return self.with_etag(self.execute(row_id, changes, **conditions))
+        unchanged = self.read(row_id, **conditions)
+        if isinstance(unchanged, Response):
             raise PreconditionFailed(self.errors[412])
-        return self.with_etag(row)
+        return unchanged
 
     def delete(self, row_id: int, **conditions: ETags) -> dict[str, bool]:
         """Delete a row. Raises NotFound and PreconditionFailed."""
-        self.execute(row_id, conditions, self.delete_statement, {})
+        self.execute(row_id, None, **conditions)
         return {"ok": True}
