@@ -5,7 +5,8 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Flask, Response, current_app, request
+import orjson
+from flask import Flask, current_app, request
 from marshmallow.exceptions import SCHEMA
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,10 +18,10 @@ from werkzeug.exceptions import (
     ServiceUnavailable,
     UnprocessableEntity,
 )
+from werkzeug.wrappers import Response
 
 from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
-from heroes.web.responses import json_response
 
 RETRY_AFTER = 1  # second: a lock or a failover is usually over by then
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
@@ -52,15 +53,18 @@ def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
         yield messages | {"loc": list(loc)}
     else:
         for key, nested in messages.items():
-            yield from located_errors(nested, *loc, *([] if key == SCHEMA else [key]))
+            # FastAPI has the name of a header in lower case.
+            name = key.lower() if loc == ("header",) else key
+            yield from located_errors(nested, *loc, *([] if key == SCHEMA else [name]))
 
 
 def handle_http_exception(error: HTTPException) -> Response:
     """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
     # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
     detail = vars(error).get("description") or error.name
-    response = json_response({"detail": detail}, error.code or 500)
-    response.headers.extend((key, value) for key, value in error.get_headers() if key != "Content-Type")
+    response = error.get_response()
+    response.data = orjson.dumps({"detail": detail})
+    response.content_type = "application/json"
     if error.code in UNREAD:
         # gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"

@@ -13,8 +13,7 @@ from werkzeug.wrappers import Response
 
 from heroes.config import TOKENLESS_METHODS, VERSION
 from heroes.web.fields import Choice, Integer, String
-from heroes.web.operation import Operation
-from heroes.web.responses import json_response
+from heroes.web.operation import json_response
 
 VALIDATION_ERROR = {
     "loc": {"title": "Location", "type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
@@ -66,11 +65,12 @@ def tutorial_property(converter: Any, field: fields.Field[Any], ret: dict[str, A
     return title | schema
 
 
-def describe(view: Any, operation: Operation, path: str, method: str) -> dict[str, Any]:
+def describe(view: Any, path: str, method: str) -> dict[str, Any]:
     """Describe an operation, named as FastAPI does: the view's name, the path and the method."""
+    operation = view.operation
     summary, _, description = (inspect.getdoc(view) or "").partition("\n")
     content = {"application/json": {"schema": operation.response} if operation.response else {}}
-    errors = COMMON_ERRORS | dict(operation.errors)
+    errors = COMMON_ERRORS | operation.errors
     if method == "get" and operation.headers and "if_none_match" in operation.headers.fields:
         errors[304] = "Not Modified"
     parts = {"header": operation.headers, "path": operation.path, "query": operation.query}
@@ -111,7 +111,7 @@ def document(app: Flask) -> dict[str, Any]:
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            described = describe(view, view.operation, path, method.lower())
+            described = describe(view, path, method.lower())
             if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
                 described["security"] = [{"bearer": []}]
                 described["responses"][401] = NOT_AUTHENTICATED

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
@@ -76,11 +75,6 @@ def check_request() -> None:
             raise BadRequest from None
     if "//" in environ["PATH_INFO"]:
         raise NotFound
-
-
-def read_query() -> Mapping[str, str]:
-    """Return the query, with the last value of a repeated key."""
-    return dict(request.args.items(multi=True))
 
 
 def read_body() -> Any:
