@@ -6,7 +6,6 @@ A validation error is a mapping {"type", "loc", "msg", "ctx"?}; web.errors fills
 
 import math
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
@@ -15,7 +14,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 Error = dict[str, Any]
 
-ERROR_MESSAGES: Mapping[str, str] = {
+ERROR_MESSAGES = {
     "missing": "Field required",
     "finite_number": "Input should be a finite number",
     "int_type": "Input should be a valid integer",
@@ -130,21 +129,6 @@ class String(fields.Field[Any]):
         if "\0" in value:
             raise ValidationError(error("value_error", "must not contain NUL characters"))
         return value
-
-
-class Choice(fields.Field[Any]):
-    """One of several strings."""
-
-    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
-        *head, last = (repr(choice) for choice in choices)
-        self.expected = error("literal_error", expected=f"{', '.join(head)} or {last}")
-        super().__init__(error_messages={"required": error("missing"), "null": self.expected}, **kwargs)
-        self.choices = choices
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if value not in self.choices:
-            raise ValidationError(self.expected)
-        return str(value)
 
 
 class BaseSchema(Schema):

@@ -5,19 +5,25 @@ from typing import Any
 from marshmallow import ValidationError, validates_schema
 from werkzeug.http import parse_etags
 
-from heroes.web.fields import BaseSchema, Choice, Integer, String, error
+from heroes.web.fields import BaseSchema, Integer, String, error
 
 MAX_LIMIT = 100
 KEY_LENGTH = 255
 
 
-class Sort(Choice):
+class Sort(String):
     """The order of a list: id or another column, descending with "-" in front."""
 
     def __init__(self, *columns: str) -> None:
-        names = ("id", *columns)
-        choices = tuple(f"{sign}{name}" for name in names for sign in ("", "-"))
-        super().__init__(choices, load_default="id", metadata={"description": "Ties by id, unknown values last"})
+        self.choices = [f"{sign}{name}" for name in ("id", *columns) for sign in ("", "-")]
+        metadata = {"description": "Ties by id, unknown values last", "enum": self.choices}
+        super().__init__(load_default="id", metadata=metadata)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if value not in self.choices:
+            *head, last = map(repr, self.choices)
+            raise ValidationError(error("literal_error", expected=f"{', '.join(head)} or {last}"))
+        return str(value)
 
 
 class ETagsField(String):
