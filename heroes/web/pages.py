@@ -3,13 +3,16 @@
 import operator
 import re
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from flask import request
-from sqlalchemy import Column, ColumnElement, Select, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, func, select
 
 from heroes.storage.transactions import Row, read
+from heroes.web.fields import BaseSchema
+
+Page = tuple[list[Row], dict[str, str]]  # rows, which the response schema dumps, and headers
 
 # RFC 7240, 2: comma-separated preferences, each with parameters after semicolons.
 PREFER_COUNT = re.compile(r"(?:^|,)\s*count\s*=\s*\"?exact\"?\s*(?:[;,]|$)", re.IGNORECASE)
@@ -17,12 +20,15 @@ MAX_LINK = 2000  # bytes
 PAGE_KEYS = {"offset", "limit", "sort"}
 
 
-class Listing:
-    """The list of a table's rows, each with some columns, `id` among them."""
+class Collection:
+    """The rows of a table. model: the mapped class; public: the schema of a response, of which `id` is a field."""
 
-    def __init__(self, table: Table, columns: list[Column[Any]]) -> None:
-        self.table = table
-        self.columns = columns
+    def __init__(self, model: type[Any], public: type[BaseSchema]) -> None:
+        # Statements on the table, not on the class: they are executed without a session.
+        self.table = cast(Table, model.__table__)
+        # The schema may have fields that are no columns, and columns under another name.
+        names = {"id", "version", *(field.attribute or name for name, field in public().dump_fields.items())}
+        self.columns = [column for column in self.table.c if column.name in names]
 
     def condition(self, name: str) -> ColumnElement[bool]:
         """Return the condition of a filter; see parameters.PageQuery."""
@@ -47,30 +53,30 @@ class Listing:
         by_id = key + 0 if any(name.startswith(("min_", "max_")) for name in filters) else key
         return [by_id.desc() if sort.startswith("-") else by_id]
 
-    @cache  # noqa: B019 - one Listing for each resource, which lives as long as the process
-    def select(self, sort: str, filters: frozenset[str]) -> Select[Any]:
+    @cache  # noqa: B019 - one Collection for each table, which lives as long as the process
+    def page_statement(self, sort: str, filters: frozenset[str]) -> Select[Any]:
         """Return the SELECT of a page."""
         conditions = [self.condition(name) for name in sorted(filters)]
         ordered = select(*self.columns).where(*conditions).order_by(*self.order(sort, filters))
         return ordered.offset(bindparam("offset")).limit(bindparam("limit"))
 
     @cache  # noqa: B019
-    def count(self, filters: frozenset[str]) -> Select[Any]:
+    def count_statement(self, filters: frozenset[str]) -> Select[Any]:
         """Return the SELECT that counts the rows that match the filters."""
         conditions = [self.condition(name) for name in sorted(filters)]
         return select(func.count().label("total")).select_from(self.table).where(*conditions)
 
-    def page(self, query: dict[str, Any], prefer: str = "") -> tuple[list[Row], dict[str, str]]:
+    def page(self, query: dict[str, Any], prefer: str = "") -> Page:
         """Return the rows and headers for a loaded PageQuery and a Prefer header."""
         filters = frozenset(query) - PAGE_KEYS
-        rows = read(self.select(query["sort"], filters), query)
+        rows = read(self.page_statement(query["sort"], filters), query)
         headers = {}
         if rows and len(rows) == query["limit"]:
             link = next_page(query, rows[-1]["id"])
             if len(link) <= MAX_LINK:
                 headers["Link"] = link
         if PREFER_COUNT.search(prefer):
-            [counted] = read(self.count(filters - {"after"}), query)
+            [counted] = read(self.count_statement(filters - {"after"}), query)
             headers |= {"X-Total-Count": str(counted["total"]), "Preference-Applied": "count=exact"}
         return rows, headers
 

@@ -13,11 +13,9 @@ from werkzeug.http import quote_etag
 from heroes.storage.transactions import Row, read, write
 from heroes.web.fields import INT64_MAX, INT64_MIN, BaseSchema
 from heroes.web.idempotency import IdempotencyKeys
-from heroes.web.pages import Listing
+from heroes.web.pages import Collection
 
-# A row or rows, which the response schema dumps, and headers.
-Content = tuple[Row, dict[str, str]]
-Page = tuple[list[Row], dict[str, str]]
+Content = tuple[Row, dict[str, str]]  # a row, which the response schema dumps, and headers
 
 # What a request without If-Match and without If-None-Match asks for.
 ANY, NONE = ETags(star_tag=True), ETags()
@@ -30,21 +28,16 @@ def versions(tags: set[str]) -> list[int]:
     return [int(tag) for tag in tags if OWN_TAG.fullmatch(tag)]
 
 
-class Resource:
+class Resource(Collection):
     """A table of rows with an `id` and a `version`, see storage.columns.ResourceMixin.
 
-    model: the mapped class; public: the schema of a response; keys: the mapped class of Idempotency-Keys.
+    keys: the mapped class of Idempotency-Keys.
     """
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
-        # Statements on the table, not on the class: they are executed without a session.
-        self.table = cast(Table, model.__table__)
+        super().__init__(model, public)
         self.keys = IdempotencyKeys(cast(Table, keys.__table__))
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
-        # The schema may have fields that are no columns, and columns under another name.
-        names = {"id", "version", *(field.attribute or name for name, field in public().dump_fields.items())}
-        self.columns = [column for column in self.table.c if column.name in names]
-        self.listing = Listing(self.table, self.columns)
         self.this_row = self.table.c.id == bindparam("this_id")
         self.insert = insert(self.table).returning(*self.columns)
         self.select = select(*self.columns).where(self.this_row)
@@ -92,10 +85,6 @@ class Resource:
             self.find(row_id)
             raise PreconditionFailed(self.errors[412])
         return row
-
-    def page(self, query: dict[str, Any], prefer: str = "") -> Page:
-        """Return a page of the list, and headers."""
-        return self.listing.page(query, prefer)
 
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
         """Insert a row. With a key that was used before, return the row that was created then."""
