@@ -10,32 +10,23 @@ from flask import Flask, current_app, request
 from marshmallow.exceptions import SCHEMA
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import (
-    BadRequest,
-    Conflict,
-    HTTPException,
-    InternalServerError,
-    ServiceUnavailable,
-    UnprocessableEntity,
-)
+from werkzeug import exceptions
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
 
-RETRY_AFTER = 1  # second: a lock or a failover is usually over by then
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
-UNDEFINED_TABLE = "42P01"  # on SQLite it is an OperationalError
-PERMISSION_DENIED = "42501"
-UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
-CANNOT_SERVE = {READ_ONLY, UNDEFINED_TABLE, PERMISSION_DENIED, "SQLITE_CORRUPT", "SQLITE_NOTADB"}
+# An undefined table, which on SQLite is an OperationalError; a privilege that the role lacks.
+CANNOT_SERVE = {READ_ONLY, "42P01", "42501", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
-UNREAD = {411, 413}  # statuses after which a part of the body is unread
 
 
-class ValidationFailed(UnprocessableEntity):
+class ValidationFailed(exceptions.UnprocessableEntity):
     """422 with the validation errors of a request, each {"type", "loc", "msg", "ctx"?}."""
 
     def __init__(self, errors: list[Error]) -> None:
@@ -65,16 +56,17 @@ def handle_http_exception(error: HTTPException) -> Response:
     response = error.get_response()
     response.data = orjson.dumps({"detail": detail})
     response.content_type = "application/json"
-    if error.code in UNREAD:
-        # gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
+    if error.code in (411, 413):
+        # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"
     return response
 
 
-def unavailable(message: str, reason: str | None = None) -> ServiceUnavailable:
+def unavailable(message: str, reason: str | None = None) -> HTTPException:
     """Log the message, and return a 503. reason: the detail for the client."""
     current_app.logger.error("database unavailable: %s", message)
-    return ServiceUnavailable(reason, retry_after=RETRY_AFTER)
+    # A second: a lock or a failover is usually over by then.
+    return exceptions.ServiceUnavailable(reason, retry_after=1)
 
 
 def classify(error: DBAPIError) -> HTTPException:
@@ -88,15 +80,16 @@ def classify(error: DBAPIError) -> HTTPException:
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
     if code in FOREIGN_KEY:
-        return Conflict("Still in use" if request.method == "DELETE" else "Refers to something that does not exist")
+        missing = "Refers to something that does not exist"
+        return exceptions.Conflict("Still in use" if request.method == "DELETE" else missing)
     if isinstance(error, IntegrityError):
-        return Conflict("Already exists" if code in UNIQUE else None)
+        return exceptions.Conflict("Already exists" if code in UNIQUE else None)
     if code == UNTRANSLATABLE:
-        return BadRequest("The database can't store one of the characters")
+        return exceptions.BadRequest("The database can't store one of the characters")
     # Not logger.exception(): the message of the exception may quote the row.
     stack = "".join(traceback.format_tb(sys.exc_info()[2]))
     current_app.logger.error("database error: %s\n%s", message, stack)
-    return InternalServerError()
+    return exceptions.InternalServerError()
 
 
 def init_app(app: Flask) -> None:
