@@ -1,6 +1,5 @@
 """Pages of a list: filters, order, Link to the next page, count."""
 
-import operator
 import re
 from functools import cache
 from typing import Any, cast
@@ -32,16 +31,15 @@ class Collection:
 
     def condition(self, name: str) -> ColumnElement[bool]:
         """Return the condition of a filter; see parameters.PageQuery."""
-        prefix, _, rest = name.partition("_")
+        columns = self.table.c
+        value: ColumnElement[Any] = bindparam(name)
         # The name of a column comes first: it may begin with a prefix.
-        column, compare = {
-            name: (name, operator.eq),
-            "after": ("id", operator.gt),
-            "min": (rest, operator.ge),
-            "max": (rest, operator.le),
-        }[name if name in self.table.c else prefix]
-        condition: ColumnElement[bool] = compare(self.table.c[column], bindparam(name))
-        return condition
+        if name in columns:
+            return columns[name] == value
+        if name == "after":
+            return columns.id > value
+        bound, _, column = name.partition("_")
+        return {"min": columns[column] >= value, "max": columns[column] <= value}[bound]
 
     def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
         """Return the ORDER BY of a sort: ties by id, NULLs last."""
@@ -56,15 +54,15 @@ class Collection:
     @cache  # noqa: B019 - one Collection for each table, which lives as long as the process
     def page_statement(self, sort: str, filters: frozenset[str]) -> Select[Any]:
         """Return the SELECT of a page."""
-        conditions = [self.condition(name) for name in sorted(filters)]
-        ordered = select(*self.columns).where(*conditions).order_by(*self.order(sort, filters))
+        matching = select(*self.columns).where(*map(self.condition, sorted(filters)))
+        ordered = matching.order_by(*self.order(sort, filters))
         return ordered.offset(bindparam("offset")).limit(bindparam("limit"))
 
     @cache  # noqa: B019
     def count_statement(self, filters: frozenset[str]) -> Select[Any]:
         """Return the SELECT that counts the rows that match the filters."""
-        conditions = [self.condition(name) for name in sorted(filters)]
-        return select(func.count().label("total")).select_from(self.table).where(*conditions)
+        counted = select(func.count().label("total")).select_from(self.table)
+        return counted.where(*map(self.condition, sorted(filters)))
 
     def page(self, query: dict[str, Any], prefer: str = "") -> Page:
         """Return the rows and headers for a loaded PageQuery and a Prefer header."""

@@ -90,9 +90,8 @@ class Resource(Collection):
         """Insert a row. With a key that was used before, return the row that was created then."""
         if idempotency_key is None:
             return self.with_etag(cast(Row, write(self.insert, values)))
-        row, replayed = self.keys.create_once(idempotency_key, self.table.name, self.insert, values)
-        content, headers = self.with_etag(row)
-        return content, headers | ({"Idempotent-Replayed": "true"} if replayed else {})
+        row, headers = self.keys.create_once(idempotency_key, self.table.name, self.insert, values)
+        return row, self.with_etag(row)[1] | headers
 
     def read(self, row_id: int, if_match: ETags = ANY, if_none_match: ETags = NONE) -> Content | Response:
         """Return a row, or 304. Raises NotFound and PreconditionFailed, in the order of RFC 9110, 13.2.2."""
