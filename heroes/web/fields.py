@@ -55,10 +55,7 @@ def error(kind: str, reason: str = "", **ctx: Any) -> Error:
 
 
 def parse_int(text: str) -> int:
-    """Return the integer, of any size, that a string stands for.
-
-    Raises ValidationError: `string_unicode`, `int_parsing_size` or `int_parsing`.
-    """
+    """Return the integer, of any size, that a string stands for. Raises ValidationError."""
     check_unicode(text)
     if match := INTEGER.fullmatch(text.strip(WHITE_SPACE)):
         sign, digits, late_sign, late_digits = match.groups()
@@ -78,10 +75,7 @@ def check_unicode(text: str) -> None:
 
 
 class Integer(fields.Field[Any]):
-    """An integer given as a JSON number, a boolean or a string, from `ge` to `le`.
-
-    The default bounds are those of a signed 64-bit column; None is no bound.
-    """
+    """An integer given as a JSON number, a boolean or a string, from `ge` to `le`; None is no bound."""
 
     default_error_messages: dict[str, Any] = {"required": error("missing"), "null": error("int_type")}
 

@@ -78,10 +78,7 @@ def check_request() -> None:
 
 
 def read_body() -> Any:
-    """Return the body as Python's json reads it. A body with another Content-Type stays bytes and fails validation.
-
-    Raises ValidationError if it is missing, ValidationFailed if it is not JSON, BadRequest if it is not text.
-    """
+    """Return the body as Python's json reads it. A body with another Content-Type stays bytes and fails validation."""
     body = request.get_data()
     if not body:
         raise ValidationError([error("missing")])

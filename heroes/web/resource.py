@@ -29,10 +29,7 @@ def versions(tags: set[str]) -> list[int]:
 
 
 class Resource(Collection):
-    """A table of rows with an `id` and a `version`, see storage.columns.ResourceMixin.
-
-    keys: the mapped class of Idempotency-Keys.
-    """
+    """A table with the columns of storage.columns.ResourceMixin. keys: the mapped class of Idempotency-Keys."""
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
         super().__init__(model, public)
