@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from marshmallow import ValidationError, validates_schema
+from marshmallow import ValidationError, post_load, validates_schema
+from werkzeug.datastructures import ETags
 from werkzeug.http import parse_etags
 
 from heroes.web.fields import BaseSchema, Integer, String, error
@@ -24,13 +25,6 @@ class Sort(String):
             *head, last = map(repr, self.choices)
             raise ValidationError(error("literal_error", expected=f"{', '.join(head)} or {last}"))
         return str(value)
-
-
-class ETagsField(String):
-    """The ETags of an If-Match or If-None-Match header."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return parse_etags(super()._deserialize(value, attr, data, **kwargs))
 
 
 class PageQuery(BaseSchema):
@@ -69,9 +63,12 @@ class ListHeaders(BaseSchema):
 class ConditionHeaders(BaseSchema):
     """Headers of a GET, PATCH or DELETE of one row."""
 
-    if_match = ETagsField(
-        data_key="If-Match", metadata={"description": "ETags: 412 unless the current one is among them"}
-    )
-    if_none_match = ETagsField(
+    if_match = String(data_key="If-Match", metadata={"description": "ETags: 412 unless the current one is among them"})
+    if_none_match = String(
         data_key="If-None-Match", metadata={"description": "ETags: 304 or 412 if the current one is among them"}
     )
+
+    @post_load
+    def parse(self, data: dict[str, str], **kwargs: Any) -> dict[str, ETags]:
+        """Return the ETags of each header."""
+        return {name: parse_etags(value) for name, value in data.items()}

@@ -1,11 +1,10 @@
 """What the operations on one table have in common: statements, ETags, conditions, safe retries, pages."""
 
-import re
 from functools import cache
 from typing import Any, cast
 
 from flask import Response
-from sqlalchemy import Table, bindparam, delete, insert, select, update
+from sqlalchemy import String, Table, bindparam, delete, insert, select, update
 from werkzeug.datastructures import ETags
 from werkzeug.exceptions import NotFound, PreconditionFailed
 from werkzeug.http import quote_etag
@@ -19,13 +18,6 @@ Content = tuple[Row, dict[str, str]]  # a row, which the response schema dumps, 
 
 # What a request without If-Match and without If-None-Match asks for.
 ANY, NONE = ETags(star_tag=True), ETags()
-# The opaque tag of an ETag is the version of the row.
-OWN_TAG = re.compile("[1-9][0-9]{0,17}")
-
-
-def versions(tags: set[str]) -> list[int]:
-    """Return the versions in opaque tags. Tags that are not ours match no version."""
-    return [int(tag) for tag in tags if OWN_TAG.fullmatch(tag)]
 
 
 class Resource(Collection):
@@ -42,16 +34,17 @@ class Resource(Collection):
     @cache  # noqa: B019 - one Resource for each table, which lives as long as the process
     def write_statement(self, changed: frozenset[str] | None, match: bool, none_match: bool) -> Any:
         """Return the UPDATE of one row that sets these columns, or its DELETE, with If-Match or If-None-Match."""
-        version = self.table.c.version
+        # Tags that are not ours match no version.
+        tag = self.table.c.version.cast(String)
         statement: Any = delete(self.table).returning(self.table.c.id)
         if changed is not None:
             values: dict[Any, Any] = {self.table.c[name]: bindparam(name) for name in sorted(changed)}
             statement = update(self.table).values(values).returning(*self.columns)
         statement = statement.where(self.this_row)
         if match:
-            statement = statement.where(version.in_(bindparam("if_match", expanding=True)))
+            statement = statement.where(tag.in_(bindparam("if_match", expanding=True)))
         if none_match:
-            statement = statement.where(version.not_in(bindparam("if_none_match", expanding=True)))
+            statement = statement.where(tag.not_in(bindparam("if_none_match", expanding=True)))
         return statement
 
     def find(self, row_id: int) -> Row:
@@ -71,8 +64,8 @@ class Resource(Collection):
         parameters: Row = (changes or {}) | {"this_id": row_id}
         if not if_match.star_tag:
             # Weak tags match nothing (RFC 9110, 13.1.1), but count in If-None-Match (13.1.2).
-            parameters["if_match"] = versions(if_match.as_set())
-        if excluded := versions(if_none_match.as_set(include_weak=True)):
+            parameters["if_match"] = list(if_match.as_set())
+        if excluded := list(if_none_match.as_set(include_weak=True)):
             parameters["if_none_match"] = excluded
         row = None
         if INT64_MIN <= row_id <= INT64_MAX and not if_none_match.star_tag:
