@@ -26,7 +26,6 @@ class RecordedRow(TypeDecorator[dict[str, Any]]):
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
-        """Return the row as a dict."""
         return dict(zip(("name", "age", "id", "version"), value, strict=True)) if isinstance(value, list) else value
 
 

@@ -26,13 +26,6 @@ UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
 
 
-class ValidationFailed(exceptions.UnprocessableEntity):
-    """422 with the validation errors of a request, each {"type", "loc", "msg", "ctx"?}."""
-
-    def __init__(self, errors: list[Error]) -> None:
-        super().__init__(errors)  # type: ignore[arg-type]
-
-
 def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
     """Yield the errors in the `messages` of a marshmallow ValidationError, nested ones too, each with its `loc`."""
     if isinstance(messages, str):

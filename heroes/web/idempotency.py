@@ -5,10 +5,10 @@ import time
 from typing import Any
 
 import orjson
+from flask import abort
 from sqlalchemy import Table, bindparam, delete, select, text, update
 
 from heroes.storage.transactions import Row, fetch, transaction
-from heroes.web.errors import ValidationFailed
 from heroes.web.fields import error
 
 KEY_LIFETIME = 24 * 60 * 60  # seconds
@@ -32,7 +32,7 @@ class IdempotencyKeys:
     def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, dict[str, str]]:
         """Create a row and record it under the key, in one transaction; or return the one recorded there.
 
-        Returns the row, and headers that tell a recorded one. Raises ValidationFailed if the key had other values.
+        Returns the row, and headers that tell a recorded one. Aborts with 422 if the key had other values.
         """
         fingerprint = hashlib.sha256(orjson.dumps(values)).hexdigest()
         now = int(time.time())
@@ -47,5 +47,5 @@ class IdempotencyKeys:
             [recorded] = fetch(connection, self.recall, {"key": key})
         if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
             entry = error("value_error", "was used with another body")
-            raise ValidationFailed([entry | {"loc": ["header", "idempotency-key"]}])
+            abort(422, [entry | {"loc": ["header", "idempotency-key"]}])
         return recorded["answer"], {"Idempotent-Replayed": "true"}

@@ -89,7 +89,6 @@ def describe(view: Any, path: str, method: str) -> dict[str, Any]:
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """Return the API document of an app."""
     plugin = MarshmallowPlugin()
     spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
     plugin.map_to_openapi_type(Integer, fields.Integer)  # type: ignore[no-untyped-call]
@@ -126,7 +125,6 @@ def index() -> Response:
 
 @blueprint.get("/docs")
 def swagger_ui() -> Response:
-    """Serve Swagger UI."""
     return make_response(render_template("docs.html"), {"Content-Security-Policy": PAGE_POLICY})
 
 

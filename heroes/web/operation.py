@@ -6,14 +6,13 @@ from functools import wraps
 from typing import Any
 
 import orjson
-from flask import Response, current_app, request
+from flask import Response, abort, current_app, request
 from marshmallow import Schema, ValidationError
 
-from heroes.web.errors import ValidationFailed, located_errors
+from heroes.web.errors import located_errors
 from heroes.web.fields import Error
 from heroes.web.requests import read_body
 
-View = Callable[..., Any]
 OptionalSchema = Schema | type[Schema] | None
 
 
@@ -29,7 +28,7 @@ class operation:
     The view gets the loaded query or body as a positional argument, and what is in the path and the headers by name. It
     returns a Response, or content, which may be in a tuple with headers, as in Flask. The schema `response` dumps the
     content; without one it must be JSON-serializable. errors: descriptions of further statuses, for the API document.
-    Raises ValidationFailed with the errors of all parts.
+    Aborts with 422 and the validation errors of all parts.
     """
 
     path: OptionalSchema = None
@@ -45,8 +44,7 @@ class operation:
             if isinstance(schema := getattr(self, name), type):
                 setattr(self, name, schema())
 
-    def __call__(self, view: View) -> View:
-        """Decorate a view."""
+    def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
         fields = self.headers.fields.items() if isinstance(self.headers, Schema) else ()
         names = [each.data_key or name for name, each in fields]
         readers: list[tuple[str, OptionalSchema, Callable[[], Any]]] = [
@@ -77,7 +75,7 @@ class operation:
                 else:
                     named |= loaded
             if failures:
-                raise ValidationFailed(failures)
+                abort(422, failures)
             result = current_app.ensure_sync(view)(*arguments, **named)
             if isinstance(result, Response):
                 return result

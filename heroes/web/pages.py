@@ -53,7 +53,6 @@ class Collection:
 
     @cache  # noqa: B019 - one Collection for each table, which lives as long as the process
     def page_statement(self, sort: str, filters: frozenset[str]) -> Select[Any]:
-        """Return the SELECT of a page."""
         matching = select(*self.columns).where(*map(self.condition, sorted(filters)))
         ordered = matching.order_by(*self.order(sort, filters))
         return ordered.offset(bindparam("offset")).limit(bindparam("limit"))

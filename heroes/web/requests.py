@@ -5,13 +5,12 @@ import re
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
-from flask import Flask, current_app, request
+from flask import Flask, abort, current_app, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, NotFound, RequestEntityTooLarge
 from werkzeug.http import parse_date
 
 from heroes.config import PREFIX
-from heroes.web.errors import ValidationFailed
 from heroes.web.fields import error
 
 UNREADABLE = "There was an error parsing the body"
@@ -87,7 +86,7 @@ def read_body() -> Any:
     try:
         return json.loads(body)
     except json.JSONDecodeError as failure:
-        raise ValidationFailed([error("json_invalid", error=failure.msg) | {"loc": ["body", failure.pos]}]) from None
+        abort(422, [error("json_invalid", error=failure.msg) | {"loc": ["body", failure.pos]}])
     except (ValueError, RecursionError):
         # Not UTF-8, -16 or -32; an integer of more digits than Python reads; nested too deep.
         raise BadRequest(UNREADABLE) from None

@@ -55,7 +55,6 @@ class Resource(Collection):
         return rows[0]
 
     def with_etag(self, row: Row) -> Content:
-        """Return a row with its ETag."""
         return row, {"ETag": quote_etag(str(row["version"]))}
 
     def execute(self, row_id: int, changes: Row | None, if_match: ETags = ANY, if_none_match: ETags = NONE) -> Row:
