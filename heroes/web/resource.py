@@ -3,10 +3,9 @@
 from functools import cache
 from typing import Any, cast
 
-from flask import Response
+from flask import Response, abort
 from sqlalchemy import String, Table, bindparam, delete, insert, select, update
 from werkzeug.datastructures import ETags
-from werkzeug.exceptions import NotFound, PreconditionFailed
 from werkzeug.http import quote_etag
 
 from heroes.storage.transactions import Row, read, write
@@ -51,7 +50,7 @@ class Resource(Collection):
         """Return a row. Raises NotFound."""
         rows = read(self.select, {"this_id": row_id}) if INT64_MIN <= row_id <= INT64_MAX else []
         if not rows:
-            raise NotFound(self.errors[404])
+            abort(404, self.errors[404])
         return rows[0]
 
     def with_etag(self, row: Row) -> Content:
@@ -72,7 +71,7 @@ class Resource(Collection):
             row = write(self.write_statement(changed, not if_match.star_tag, bool(excluded)), parameters)
         if row is None:
             self.find(row_id)
-            raise PreconditionFailed(self.errors[412])
+            abort(412, self.errors[412])
         return row
 
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
@@ -87,7 +86,7 @@ class Resource(Collection):
         row, headers = self.with_etag(self.find(row_id))
         tag = str(row["version"])
         if tag not in if_match:
-            raise PreconditionFailed(self.errors[412])
+            abort(412, self.errors[412])
         return Response(status=304, headers=headers) if if_none_match.contains_weak(tag) else (row, headers)
 
     def update(self, row_id: int, changes: dict[str, Any], **conditions: ETags) -> Content:
@@ -96,7 +95,7 @@ class Resource(Collection):
             return self.with_etag(self.execute(row_id, changes, **conditions))
         unchanged = self.read(row_id, **conditions)
         if isinstance(unchanged, Response):
-            raise PreconditionFailed(self.errors[412])
+            abort(412, self.errors[412])
         return unchanged
 
     def delete(self, row_id: int, **conditions: ETags) -> dict[str, bool]:
