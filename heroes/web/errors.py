@@ -11,7 +11,6 @@ from marshmallow.exceptions import SCHEMA
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug import exceptions
-from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from heroes.storage.postgresql import READ_ONLY
@@ -42,7 +41,7 @@ def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
             yield from located_errors(nested, *loc, *([] if key == SCHEMA else [name]))
 
 
-def handle_http_exception(error: HTTPException) -> Response:
+def handle_http_exception(error: exceptions.HTTPException) -> Response:
     """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
     # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
     detail = vars(error).get("description") or error.name
@@ -55,14 +54,14 @@ def handle_http_exception(error: HTTPException) -> Response:
     return response
 
 
-def unavailable(message: str, reason: str | None = None) -> HTTPException:
+def unavailable(message: str, reason: str | None = None) -> exceptions.HTTPException:
     """Log the message, and return a 503. reason: the detail for the client."""
     current_app.logger.error("database unavailable: %s", message)
     # A second: a lock or a failover is usually over by then.
     return exceptions.ServiceUnavailable(reason, retry_after=1)
 
 
-def classify(error: DBAPIError) -> HTTPException:
+def classify(error: DBAPIError) -> exceptions.HTTPException:
     """Return a 503 if the database can't serve, a 409 if a constraint is violated, else a 500, which is a bug."""
     # A message that quotes a row or a value must not be logged.
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
@@ -87,6 +86,6 @@ def classify(error: DBAPIError) -> HTTPException:
 
 def init_app(app: Flask) -> None:
     """Register the handlers. Any other exception is logged by Flask and becomes a bare 500."""
-    app.register_error_handler(HTTPException, handle_http_exception)
+    app.register_error_handler(exceptions.HTTPException, handle_http_exception)
     app.register_error_handler(DBAPIError, lambda error: handle_http_exception(classify(error)))
     app.register_error_handler(PoolTimeout, lambda error: handle_http_exception(unavailable(str(error))))

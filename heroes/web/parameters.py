@@ -45,8 +45,6 @@ class PageQuery(BaseSchema):
 
 
 class CreateHeaders(BaseSchema):
-    """Headers of a POST."""
-
     idempotency_key = String(
         data_key="Idempotency-Key",
         max_length=KEY_LENGTH,
@@ -55,8 +53,6 @@ class CreateHeaders(BaseSchema):
 
 
 class ListHeaders(BaseSchema):
-    """Headers of a GET of a list."""
-
     prefer = String(data_key="Prefer", metadata={"description": "count=exact asks for X-Total-Count"})
 
 
