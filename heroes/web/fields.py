@@ -84,20 +84,18 @@ class Integer(fields.Field[Any]):
         self.ge, self.le = ge, le
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if isinstance(value, int):
-            number = int(value)
-        elif isinstance(value, str):
-            number = parse_int(value)
-        elif not isinstance(value, float):
+        if isinstance(value, str):
+            value = parse_int(value)
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValidationError(error("finite_number"))
+            if not value.is_integer():
+                raise ValidationError(error("int_from_float"))
+            if abs(value) >= 2**63:
+                raise ValidationError(error("int_parsing_size"))
+        elif not isinstance(value, int):
             raise ValidationError(error("int_type"))
-        elif not math.isfinite(value):
-            raise ValidationError(error("finite_number"))
-        elif not value.is_integer():
-            raise ValidationError(error("int_from_float"))
-        elif abs(value) >= 2**63:
-            raise ValidationError(error("int_parsing_size"))
-        else:
-            number = int(value)
+        number = int(value)
         if self.ge is not None and number < self.ge:
             raise ValidationError(error("greater_than_equal", ge=self.ge))
         if self.le is not None and number > self.le:

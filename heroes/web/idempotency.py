@@ -26,8 +26,7 @@ class IdempotencyKeys:
             " VALUES (:key, :fingerprint, :created_at, :resource) ON CONFLICT DO NOTHING RETURNING key"
         )
         self.record = update(table).where(table.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
-        columns = table.c.fingerprint, table.c.answer, table.c.resource
-        self.recall = select(*columns).where(table.c.key == bindparam("key"))
+        self.recall = select(table).where(table.c.key == bindparam("key"))
 
     def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, dict[str, str]]:
         """Create a row and record it under the key, in one transaction; or return the one recorded there.
@@ -46,6 +45,5 @@ class IdempotencyKeys:
                 return created, {}
             [recorded] = fetch(connection, self.recall, {"key": key})
         if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
-            entry = error("value_error", "was used with another body")
-            abort(422, [entry | {"loc": ["header", "idempotency-key"]}])
+            abort(422, [error("value_error", "was used with another body") | {"loc": ["header", "idempotency-key"]}])
         return recorded["answer"], {"Idempotent-Replayed": "true"}

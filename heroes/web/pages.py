@@ -67,19 +67,16 @@ class Collection:
         """Return the rows and headers for a loaded PageQuery and a Prefer header."""
         filters = frozenset(query) - PAGE_KEYS
         rows = read(self.page_statement(query["sort"], filters), query)
-        headers = {}
-        if rows and len(rows) == query["limit"]:
-            link = next_page(query, rows[-1]["id"])
-            if len(link) <= MAX_LINK:
-                headers["Link"] = link
+        headers = link_header(query, rows[-1]["id"]) if rows and len(rows) == query["limit"] else {}
         if PREFER_COUNT.search(prefer):
             [counted] = read(self.count_statement(filters - {"after"}), query)
             headers |= {"X-Total-Count": str(counted["total"]), "Preference-Applied": "count=exact"}
         return rows, headers
 
 
-def next_page(query: dict[str, Any], last_id: int) -> str:
+def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
     """Return the Link to the next page. It repeats the parameters that the client sent and the operation has."""
     sent = {key: value for key, value in query.items() if key in request.args and key not in ("after", "offset")}
     step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
-    return f'<?{urlencode(sent | step)}>; rel="next"'
+    link = f'<?{urlencode(sent | step)}>; rel="next"'
+    return {"Link": link} if len(link) <= MAX_LINK else {}
