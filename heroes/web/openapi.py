@@ -40,8 +40,7 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# Swagger UI's own files.
-ASSETS = f"{files('flask_swagger_ui')}/dist"
+ASSETS = f"{files('flask_swagger_ui')}/dist"  # Swagger UI's own files
 
 blueprint = Blueprint("docs", __name__, static_folder=ASSETS, static_url_path="/docs/assets")
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from marshmallow import ValidationError, post_load, validates_schema
-from werkzeug.datastructures import ETags
 from werkzeug.http import parse_etags
 
 from heroes.web.fields import BaseSchema, Integer, String, error
@@ -65,6 +64,6 @@ class ConditionHeaders(BaseSchema):
     )
 
     @post_load
-    def parse(self, data: dict[str, str], **kwargs: Any) -> dict[str, ETags]:
+    def parse(self, data: dict[str, str], **kwargs: Any) -> dict[str, Any]:
         """Return the ETags of each header."""
         return {name: parse_etags(value) for name, value in data.items()}

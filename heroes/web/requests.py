@@ -48,10 +48,7 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
 
 
 def check_request() -> None:
-    """Reject a request with an incomplete body, a bad Host, prefix or date, or "//" in its path.
-
-    A Host is bad if it is missing from HTTP/1.1 on (RFC 9112, 3.2), malformed, or not in TRUSTED_HOSTS.
-    """
+    """Reject a request with an incomplete body, a bad Host, prefix or date, or "//" in its path."""
     environ = request.environ
     read_whole_body(environ)
     host = environ.get("HTTP_HOST")
@@ -59,6 +56,7 @@ def check_request() -> None:
         # Granian gives "" for a missing Host, and joins two by a comma.
         host = None
     match = HOST.fullmatch(host or "")
+    # Only HTTP/1.0 allows it to be missing (RFC 9112, 3.2).
     if match is None or (host is None and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"):
         raise BadRequest
     if (allowed := current_app.config["ALLOWED_HOSTS"]) is not None:
@@ -100,10 +98,8 @@ def init_app(app: Flask) -> None:
 
 
 def match_without_slash(app: Flask) -> None:
-    """Register each rule that ends with a slash also without the slash, after all rules are registered.
-
-    Werkzeug's `strict_slashes=False` matches such a path as well, but answers a wrong method with 404 instead of 405.
-    """
+    """Register each rule that ends with a slash also without the slash, after all rules are registered."""
+    # Werkzeug's `strict_slashes=False` matches such a path as well, but answers a wrong method with 404 instead of 405.
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
             app.add_url_rule(rule.rule.removesuffix("/"), rule.endpoint, methods=rule.methods - {"OPTIONS"})
