@@ -26,7 +26,6 @@ class RecordedRow(TypeDecorator[dict[str, Any]]):
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
-        """Return the row as a dict."""
         return dict(zip(("name", "age", "id", "version"), value, strict=True)) if isinstance(value, list) else value
 
 
@@ -36,11 +35,7 @@ class IdempotencyKey(Base):
     __tablename__ = "idempotency_key"
 
     key: Mapped[str] = mapped_column(String, primary_key=True)
-    # SHA-256 of the values that were sent.
-    fingerprint: Mapped[str] = mapped_column(String)
-    # Seconds since 1970.
-    created_at: Mapped[int] = mapped_column(Int64, index=True)
-    # The public columns and the version of the row.
-    answer: Mapped[dict[str, Any] | None] = mapped_column(RecordedRow)
-    # The name of the row's table.
-    resource: Mapped[str] = mapped_column(String, server_default="hero")
+    fingerprint: Mapped[str] = mapped_column(String)  # SHA-256 of the values that were sent
+    created_at: Mapped[int] = mapped_column(Int64, index=True)  # seconds since 1970
+    answer: Mapped[dict[str, Any] | None] = mapped_column(RecordedRow)  # the public columns and the version of the row
+    resource: Mapped[str] = mapped_column(String, server_default="hero")  # the name of the row's table

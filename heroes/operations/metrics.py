@@ -17,10 +17,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 
 
 def init_app(app: Flask) -> None:
-    """Count requests and connections, and serve the counts of all workers. Does nothing without METRICS.
-
-    Raises ConfigError if prometheus-client isn't installed.
-    """
+    """Count requests and connections, and serve the counts of all workers, if METRICS is on. Raises ConfigError."""
     if not app.config["METRICS"]:
         return
     try:

@@ -36,10 +36,7 @@ def normalize_target(environ: WSGIEnvironment) -> None:
 
 
 def wrap_wsgi_app(wsgi_app: WSGIApplication) -> WSGIApplication:
-    """Give each request an id, the client's own if it is well-formed, and each response that id and security headers.
-
-    A response without a policy of its own may load nothing.
-    """
+    """Give each request an id, the client's own if well-formed, and each response that id and the security headers."""
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         given = environ.get("HTTP_X_REQUEST_ID", "")

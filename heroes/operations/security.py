@@ -15,12 +15,8 @@ from heroes.operations.middleware import wrap_wsgi_app
 # Open whatever API_TOKENS_PROTECT says: they show no data, and a token can only be entered on an open page.
 OPEN_BLUEPRINTS = frozenset({"health", "docs"})
 OPEN_ENDPOINTS = frozenset({None, "static"})
-# RFC 6750, 3. As `token`, because Werkzeug would not quote the realm as a parameter.
-CHALLENGE = WWWAuthenticate("bearer", token='realm="heroes"')
-
 # What a script of another origin may read beyond the body.
 EXPOSED = ["ETag", "Idempotent-Replayed", "Link", "Preference-Applied", "Retry-After", "X-Request-ID", "X-Total-Count"]
-PREFLIGHT_AGE = 600  # seconds
 MAX_ECHO = 1000  # bytes of Access-Control-Allow-Headers, which repeats what the client sent
 
 
@@ -35,14 +31,13 @@ def authenticate() -> None:
     # In constant time: all are compared, even after a match.
     found = sum(compare_digest(token.strip().encode(), known.encode()) for known in config["API_TOKENS"])
     if scheme.lower() != "bearer" or not found:
-        raise Unauthorized("Not authenticated", www_authenticate=CHALLENGE)
+        # RFC 6750, 3. As `token`, because Werkzeug would not quote the realm as a parameter.
+        raise Unauthorized("Not authenticated", www_authenticate=WWWAuthenticate("bearer", token='realm="heroes"'))
 
 
 def finish_cors(response: Response) -> Response:
-    """Let caches tell origins apart, also those that aren't listed, and bound what flask-cors repeats.
-
-    A preflight for an unknown path has no error status: else a script could not read the 404 of its request.
-    """
+    """Let caches tell origins apart, also those that aren't listed, and bound what flask-cors repeats."""
+    # A preflight for an unknown path has no error status: else a script could not read the 404 of its request.
     preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     if preflight and response.status_code == 404:
         response.status_code = 200
@@ -62,7 +57,7 @@ def init_app(app: Flask) -> None:
         app.after_request(finish_cors)
         # flask-cors takes a string that has a bracket, as an IPv6 address has, for a regular expression.
         listed = [re.compile(rf"{re.escape(each)}\Z", re.IGNORECASE) if "[" in each else each for each in origins]
-        CORS(app, origins=listed, expose_headers=EXPOSED, max_age=PREFLIGHT_AGE, send_wildcard=True, vary_header=False)
+        CORS(app, origins=listed, expose_headers=EXPOSED, max_age=600, send_wildcard=True, vary_header=False)
     if hops := app.config["PROXY_HOPS"]:
         proxied = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
         app.wsgi_app = proxied  # type: ignore[method-assign]

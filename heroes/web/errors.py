@@ -5,40 +5,24 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Flask, Response, current_app, request
+import orjson
+from flask import Flask, current_app, request
 from marshmallow.exceptions import SCHEMA
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import (
-    BadRequest,
-    Conflict,
-    HTTPException,
-    InternalServerError,
-    ServiceUnavailable,
-    UnprocessableEntity,
-)
+from werkzeug import exceptions
+from werkzeug.wrappers import Response
 
 from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
-from heroes.web.responses import json_response
 
-RETRY_AFTER = 1  # second: a lock or a failover is usually over by then
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
-UNDEFINED_TABLE = "42P01"  # on SQLite it is an OperationalError
-PERMISSION_DENIED = "42501"
-UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
-CANNOT_SERVE = {READ_ONLY, UNDEFINED_TABLE, PERMISSION_DENIED, "SQLITE_CORRUPT", "SQLITE_NOTADB"}
+# An undefined table, which on SQLite is an OperationalError; a privilege that the role lacks.
+CANNOT_SERVE = {READ_ONLY, "42P01", "42501", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
-UNREAD = {411, 413}  # statuses after which a part of the body is unread
-
-
-class ValidationFailed(UnprocessableEntity):
-    """422 with the validation errors of a request, each {"type", "loc", "msg", "ctx"?}."""
-
-    def __init__(self, errors: list[Error]) -> None:
-        super().__init__(errors)  # type: ignore[arg-type]
 
 
 def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
@@ -52,28 +36,32 @@ def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
         yield messages | {"loc": list(loc)}
     else:
         for key, nested in messages.items():
-            yield from located_errors(nested, *loc, *([] if key == SCHEMA else [key]))
+            # FastAPI has the name of a header in lower case.
+            name = key.lower() if loc == ("header",) else key
+            yield from located_errors(nested, *loc, *([] if key == SCHEMA else [name]))
 
 
-def handle_http_exception(error: HTTPException) -> Response:
+def handle_http_exception(error: exceptions.HTTPException) -> Response:
     """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
     # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
     detail = vars(error).get("description") or error.name
-    response = json_response({"detail": detail}, error.code or 500)
-    response.headers.extend((key, value) for key, value in error.get_headers() if key != "Content-Type")
-    if error.code in UNREAD:
-        # gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
+    response = error.get_response()
+    response.data = orjson.dumps({"detail": detail})
+    response.content_type = "application/json"
+    if error.code in (411, 413):
+        # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"
     return response
 
 
-def unavailable(message: str, reason: str | None = None) -> ServiceUnavailable:
+def unavailable(message: str, reason: str | None = None) -> exceptions.HTTPException:
     """Log the message, and return a 503. reason: the detail for the client."""
     current_app.logger.error("database unavailable: %s", message)
-    return ServiceUnavailable(reason, retry_after=RETRY_AFTER)
+    # A second: a lock or a failover is usually over by then.
+    return exceptions.ServiceUnavailable(reason, retry_after=1)
 
 
-def classify(error: DBAPIError) -> HTTPException:
+def classify(error: DBAPIError) -> exceptions.HTTPException:
     """Return a 503 if the database can't serve, a 409 if a constraint is violated, else a 500, which is a bug."""
     # A message that quotes a row or a value must not be logged.
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
@@ -84,19 +72,20 @@ def classify(error: DBAPIError) -> HTTPException:
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
     if code in FOREIGN_KEY:
-        return Conflict("Still in use" if request.method == "DELETE" else "Refers to something that does not exist")
+        missing = "Refers to something that does not exist"
+        return exceptions.Conflict("Still in use" if request.method == "DELETE" else missing)
     if isinstance(error, IntegrityError):
-        return Conflict("Already exists" if code in UNIQUE else None)
+        return exceptions.Conflict("Already exists" if code in UNIQUE else None)
     if code == UNTRANSLATABLE:
-        return BadRequest("The database can't store one of the characters")
+        return exceptions.BadRequest("The database can't store one of the characters")
     # Not logger.exception(): the message of the exception may quote the row.
     stack = "".join(traceback.format_tb(sys.exc_info()[2]))
     current_app.logger.error("database error: %s\n%s", message, stack)
-    return InternalServerError()
+    return exceptions.InternalServerError()
 
 
 def init_app(app: Flask) -> None:
     """Register the handlers. Any other exception is logged by Flask and becomes a bare 500."""
-    app.register_error_handler(HTTPException, handle_http_exception)
+    app.register_error_handler(exceptions.HTTPException, handle_http_exception)
     app.register_error_handler(DBAPIError, lambda error: handle_http_exception(classify(error)))
     app.register_error_handler(PoolTimeout, lambda error: handle_http_exception(unavailable(str(error))))

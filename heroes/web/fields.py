@@ -6,7 +6,6 @@ A validation error is a mapping {"type", "loc", "msg", "ctx"?}; web.errors fills
 
 import math
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
@@ -15,7 +14,7 @@ INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 Error = dict[str, Any]
 
-ERROR_MESSAGES: Mapping[str, str] = {
+ERROR_MESSAGES = {
     "missing": "Field required",
     "finite_number": "Input should be a finite number",
     "int_type": "Input should be a valid integer",
@@ -56,10 +55,7 @@ def error(kind: str, reason: str = "", **ctx: Any) -> Error:
 
 
 def parse_int(text: str) -> int:
-    """Return the integer, of any size, that a string stands for.
-
-    Raises ValidationError: `string_unicode`, `int_parsing_size` or `int_parsing`.
-    """
+    """Return the integer, of any size, that a string stands for. Raises ValidationError."""
     check_unicode(text)
     if match := INTEGER.fullmatch(text.strip(WHITE_SPACE)):
         sign, digits, late_sign, late_digits = match.groups()
@@ -79,10 +75,7 @@ def check_unicode(text: str) -> None:
 
 
 class Integer(fields.Field[Any]):
-    """An integer given as a JSON number, a boolean or a string, from `ge` to `le`.
-
-    The default bounds are those of a signed 64-bit column; None is no bound.
-    """
+    """An integer given as a JSON number, a boolean or a string, from `ge` to `le`; None is no bound."""
 
     default_error_messages: dict[str, Any] = {"required": error("missing"), "null": error("int_type")}
 
@@ -91,20 +84,18 @@ class Integer(fields.Field[Any]):
         self.ge, self.le = ge, le
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if isinstance(value, int):
-            number = int(value)
-        elif isinstance(value, str):
-            number = parse_int(value)
-        elif not isinstance(value, float):
+        if isinstance(value, str):
+            value = parse_int(value)
+        elif isinstance(value, float):
+            if not math.isfinite(value):
+                raise ValidationError(error("finite_number"))
+            if not value.is_integer():
+                raise ValidationError(error("int_from_float"))
+            if abs(value) >= 2**63:
+                raise ValidationError(error("int_parsing_size"))
+        elif not isinstance(value, int):
             raise ValidationError(error("int_type"))
-        elif not math.isfinite(value):
-            raise ValidationError(error("finite_number"))
-        elif not value.is_integer():
-            raise ValidationError(error("int_from_float"))
-        elif abs(value) >= 2**63:
-            raise ValidationError(error("int_parsing_size"))
-        else:
-            number = int(value)
+        number = int(value)
         if self.ge is not None and number < self.ge:
             raise ValidationError(error("greater_than_equal", ge=self.ge))
         if self.le is not None and number > self.le:
@@ -130,21 +121,6 @@ class String(fields.Field[Any]):
         if "\0" in value:
             raise ValidationError(error("value_error", "must not contain NUL characters"))
         return value
-
-
-class Choice(fields.Field[Any]):
-    """One of several strings."""
-
-    def __init__(self, choices: Sequence[str], **kwargs: Any) -> None:
-        *head, last = (repr(choice) for choice in choices)
-        self.expected = error("literal_error", expected=f"{', '.join(head)} or {last}")
-        super().__init__(error_messages={"required": error("missing"), "null": self.expected}, **kwargs)
-        self.choices = choices
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if value not in self.choices:
-            raise ValidationError(self.expected)
-        return str(value)
 
 
 class BaseSchema(Schema):

@@ -5,10 +5,10 @@ import time
 from typing import Any
 
 import orjson
+from flask import abort
 from sqlalchemy import Table, bindparam, delete, select, text, update
 
 from heroes.storage.transactions import Row, fetch, transaction
-from heroes.web.errors import ValidationFailed
 from heroes.web.fields import error
 
 KEY_LIFETIME = 24 * 60 * 60  # seconds
@@ -26,13 +26,12 @@ class IdempotencyKeys:
             " VALUES (:key, :fingerprint, :created_at, :resource) ON CONFLICT DO NOTHING RETURNING key"
         )
         self.record = update(table).where(table.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
-        columns = table.c.fingerprint, table.c.answer, table.c.resource
-        self.recall = select(*columns).where(table.c.key == bindparam("key"))
+        self.recall = select(table).where(table.c.key == bindparam("key"))
 
-    def create_once(self, key: str, resource: str, statement: Any, values: dict[str, Any]) -> tuple[Row, bool]:
+    def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, dict[str, str]]:
         """Create a row and record it under the key, in one transaction; or return the one recorded there.
 
-        Returns the row, and whether it was recorded before. Raises ValidationFailed if the key had other values.
+        Returns the row, and headers that tell a recorded one. Aborts with 422 if the key had other values.
         """
         fingerprint = hashlib.sha256(orjson.dumps(values)).hexdigest()
         now = int(time.time())
@@ -43,9 +42,8 @@ class IdempotencyKeys:
             if fetch(connection, self.claim, claim):
                 [created] = fetch(connection, statement, values)
                 fetch(connection, self.record, {"claimed": key, "answer": created})
-                return created, False
+                return created, {}
             [recorded] = fetch(connection, self.recall, {"key": key})
         if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
-            entry = error("value_error", "was used with another body")
-            raise ValidationFailed([entry | {"loc": ["header", "idempotency-key"]}])
-        return recorded["answer"], True
+            abort(422, [error("value_error", "was used with another body") | {"loc": ["header", "idempotency-key"]}])
+        return recorded["answer"], {"Idempotent-Replayed": "true"}

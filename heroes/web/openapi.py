@@ -12,9 +12,8 @@ from marshmallow import fields
 from werkzeug.wrappers import Response
 
 from heroes.config import TOKENLESS_METHODS, VERSION
-from heroes.web.fields import Choice, Integer, String
-from heroes.web.operation import Operation
-from heroes.web.responses import json_response
+from heroes.web.fields import Integer, String
+from heroes.web.operation import json_response
 
 VALIDATION_ERROR = {
     "loc": {"title": "Location", "type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
@@ -41,22 +40,19 @@ PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# Swagger UI's own files.
-ASSETS = f"{files('flask_swagger_ui')}/dist"
+ASSETS = f"{files('flask_swagger_ui')}/dist"  # Swagger UI's own files
 
 blueprint = Blueprint("docs", __name__, static_folder=ASSETS, static_url_path="/docs/assets")
 
 
 def tutorial_property(converter: Any, field: fields.Field[Any], ret: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     """Describe one of our fields as FastAPI does. apispec calls this; `ret` is its own description of the field."""
-    if not isinstance(field, (Integer, String, Choice)):
+    if not isinstance(field, (Integer, String)):
         return {}
     kind = ret.pop("type")
     schema: dict[str, Any] = {"type": kind[0] if isinstance(kind, list) else kind}
     if isinstance(field, Integer):
         schema |= {key: bound for key, bound in (("minimum", field.ge), ("maximum", field.le)) if bound is not None}
-    elif isinstance(field, Choice):
-        schema |= {"enum": list(field.choices)}
     elif field.max_length is not None:
         schema |= {"maxLength": field.max_length, "pattern": r"^[^\u0000]*$"}
     title = {"title": (field.name or "").replace("_", " ").title()}
@@ -66,11 +62,12 @@ def tutorial_property(converter: Any, field: fields.Field[Any], ret: dict[str, A
     return title | schema
 
 
-def describe(view: Any, operation: Operation, path: str, method: str) -> dict[str, Any]:
+def describe(view: Any, path: str, method: str) -> dict[str, Any]:
     """Describe an operation, named as FastAPI does: the view's name, the path and the method."""
+    operation = view.operation
     summary, _, description = (inspect.getdoc(view) or "").partition("\n")
     content = {"application/json": {"schema": operation.response} if operation.response else {}}
-    errors = COMMON_ERRORS | dict(operation.errors)
+    errors = COMMON_ERRORS | operation.errors
     if method == "get" and operation.headers and "if_none_match" in operation.headers.fields:
         errors[304] = "Not Modified"
     parts = {"header": operation.headers, "path": operation.path, "query": operation.query}
@@ -91,11 +88,10 @@ def describe(view: Any, operation: Operation, path: str, method: str) -> dict[st
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """Return the API document of an app."""
     plugin = MarshmallowPlugin()
     spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
-    for field, kind in ((Integer, "integer"), (String, "string"), (Choice, "string")):
-        plugin.map_to_openapi_type(field, kind, None)  # type: ignore[no-untyped-call]
+    plugin.map_to_openapi_type(Integer, fields.Integer)  # type: ignore[no-untyped-call]
+    plugin.map_to_openapi_type(String, fields.String)  # type: ignore[no-untyped-call]
     assert plugin.converter is not None
     plugin.converter.add_attribute_function(tutorial_property)  # type: ignore[no-untyped-call]
     for name, schema in COMPONENTS.items():
@@ -111,7 +107,7 @@ def document(app: Flask) -> dict[str, Any]:
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            described = describe(view, view.operation, path, method.lower())
+            described = describe(view, path, method.lower())
             if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
                 described["security"] = [{"bearer": []}]
                 described["responses"][401] = NOT_AUTHENTICATED
@@ -128,7 +124,6 @@ def index() -> Response:
 
 @blueprint.get("/docs")
 def swagger_ui() -> Response:
-    """Serve Swagger UI."""
     return make_response(render_template("docs.html"), {"Content-Security-Policy": PAGE_POLICY})
 
 

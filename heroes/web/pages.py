@@ -1,15 +1,17 @@
 """Pages of a list: filters, order, Link to the next page, count."""
 
-import operator
 import re
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from flask import request
-from sqlalchemy import Column, ColumnElement, Select, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, Table, bindparam, func, select
 
 from heroes.storage.transactions import Row, read
+from heroes.web.fields import BaseSchema
+
+Page = tuple[list[Row], dict[str, str]]  # rows, which the response schema dumps, and headers
 
 # RFC 7240, 2: comma-separated preferences, each with parameters after semicolons.
 PREFER_COUNT = re.compile(r"(?:^|,)\s*count\s*=\s*\"?exact\"?\s*(?:[;,]|$)", re.IGNORECASE)
@@ -17,25 +19,27 @@ MAX_LINK = 2000  # bytes
 PAGE_KEYS = {"offset", "limit", "sort"}
 
 
-class Listing:
-    """The list of a table's rows, each with some columns, `id` among them."""
+class Collection:
+    """The rows of a table. model: the mapped class; public: the schema of a response, of which `id` is a field."""
 
-    def __init__(self, table: Table, columns: list[Column[Any]]) -> None:
-        self.table = table
-        self.columns = columns
+    def __init__(self, model: type[Any], public: type[BaseSchema]) -> None:
+        # Statements on the table, not on the class: they are executed without a session.
+        self.table = cast(Table, model.__table__)
+        # The schema may have fields that are no columns, and columns under another name.
+        names = {"id", "version", *(field.attribute or name for name, field in public().dump_fields.items())}
+        self.columns = [column for column in self.table.c if column.name in names]
 
     def condition(self, name: str) -> ColumnElement[bool]:
         """Return the condition of a filter; see parameters.PageQuery."""
-        prefix, _, rest = name.partition("_")
+        columns = self.table.c
+        value: ColumnElement[Any] = bindparam(name)
         # The name of a column comes first: it may begin with a prefix.
-        column, compare = {
-            name: (name, operator.eq),
-            "after": ("id", operator.gt),
-            "min": (rest, operator.ge),
-            "max": (rest, operator.le),
-        }[name if name in self.table.c else prefix]
-        condition: ColumnElement[bool] = compare(self.table.c[column], bindparam(name))
-        return condition
+        if name in columns:
+            return columns[name] == value
+        if name == "after":
+            return columns.id > value
+        bound, _, column = name.partition("_")
+        return {"min": columns[column] >= value, "max": columns[column] <= value}[bound]
 
     def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
         """Return the ORDER BY of a sort: ties by id, NULLs last."""
@@ -47,36 +51,32 @@ class Listing:
         by_id = key + 0 if any(name.startswith(("min_", "max_")) for name in filters) else key
         return [by_id.desc() if sort.startswith("-") else by_id]
 
-    @cache  # noqa: B019 - one Listing for each resource, which lives as long as the process
-    def select(self, sort: str, filters: frozenset[str]) -> Select[Any]:
-        """Return the SELECT of a page."""
-        conditions = [self.condition(name) for name in sorted(filters)]
-        ordered = select(*self.columns).where(*conditions).order_by(*self.order(sort, filters))
+    @cache  # noqa: B019 - one Collection for each table, which lives as long as the process
+    def page_statement(self, sort: str, filters: frozenset[str]) -> Select[Any]:
+        matching = select(*self.columns).where(*map(self.condition, sorted(filters)))
+        ordered = matching.order_by(*self.order(sort, filters))
         return ordered.offset(bindparam("offset")).limit(bindparam("limit"))
 
     @cache  # noqa: B019
-    def count(self, filters: frozenset[str]) -> Select[Any]:
+    def count_statement(self, filters: frozenset[str]) -> Select[Any]:
         """Return the SELECT that counts the rows that match the filters."""
-        conditions = [self.condition(name) for name in sorted(filters)]
-        return select(func.count().label("total")).select_from(self.table).where(*conditions)
+        counted = select(func.count().label("total")).select_from(self.table)
+        return counted.where(*map(self.condition, sorted(filters)))
 
-    def page(self, query: dict[str, Any], prefer: str = "") -> tuple[list[Row], dict[str, str]]:
+    def page(self, query: dict[str, Any], prefer: str = "") -> Page:
         """Return the rows and headers for a loaded PageQuery and a Prefer header."""
         filters = frozenset(query) - PAGE_KEYS
-        rows = read(self.select(query["sort"], filters), query)
-        headers = {}
-        if rows and len(rows) == query["limit"]:
-            link = next_page(query, rows[-1]["id"])
-            if len(link) <= MAX_LINK:
-                headers["Link"] = link
+        rows = read(self.page_statement(query["sort"], filters), query)
+        headers = link_header(query, rows[-1]["id"]) if rows and len(rows) == query["limit"] else {}
         if PREFER_COUNT.search(prefer):
-            [counted] = read(self.count(filters - {"after"}), query)
+            [counted] = read(self.count_statement(filters - {"after"}), query)
             headers |= {"X-Total-Count": str(counted["total"]), "Preference-Applied": "count=exact"}
         return rows, headers
 
 
-def next_page(query: dict[str, Any], last_id: int) -> str:
+def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
     """Return the Link to the next page. It repeats the parameters that the client sent and the operation has."""
     sent = {key: value for key, value in query.items() if key in request.args and key not in ("after", "offset")}
     step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
-    return f'<?{urlencode(sent | step)}>; rel="next"'
+    link = f'<?{urlencode(sent | step)}>; rel="next"'
+    return {"Link": link} if len(link) <= MAX_LINK else {}

@@ -2,22 +2,28 @@
 
 from typing import Any
 
-from marshmallow import ValidationError, validates_schema
+from marshmallow import ValidationError, post_load, validates_schema
+from werkzeug.http import parse_etags
 
-from heroes.web.etags import ETagsField
-from heroes.web.fields import BaseSchema, Choice, Integer, String, error
+from heroes.web.fields import BaseSchema, Integer, String, error
 
 MAX_LIMIT = 100
 KEY_LENGTH = 255
 
 
-class Sort(Choice):
+class Sort(String):
     """The order of a list: id or another column, descending with "-" in front."""
 
     def __init__(self, *columns: str) -> None:
-        names = ("id", *columns)
-        choices = tuple(f"{sign}{name}" for name in names for sign in ("", "-"))
-        super().__init__(choices, load_default="id", metadata={"description": "Ties by id, unknown values last"})
+        self.choices = [f"{sign}{name}" for name in ("id", *columns) for sign in ("", "-")]
+        metadata = {"description": "Ties by id, unknown values last", "enum": self.choices}
+        super().__init__(load_default="id", metadata=metadata)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if value not in self.choices:
+            *head, last = map(repr, self.choices)
+            raise ValidationError(error("literal_error", expected=f"{', '.join(head)} or {last}"))
+        return str(value)
 
 
 class PageQuery(BaseSchema):
@@ -38,8 +44,6 @@ class PageQuery(BaseSchema):
 
 
 class CreateHeaders(BaseSchema):
-    """Headers of a POST."""
-
     idempotency_key = String(
         data_key="Idempotency-Key",
         max_length=KEY_LENGTH,
@@ -48,17 +52,18 @@ class CreateHeaders(BaseSchema):
 
 
 class ListHeaders(BaseSchema):
-    """Headers of a GET of a list."""
-
     prefer = String(data_key="Prefer", metadata={"description": "count=exact asks for X-Total-Count"})
 
 
 class ConditionHeaders(BaseSchema):
     """Headers of a GET, PATCH or DELETE of one row."""
 
-    if_match = ETagsField(
-        data_key="If-Match", metadata={"description": "ETags: 412 unless the current one is among them"}
-    )
-    if_none_match = ETagsField(
+    if_match = String(data_key="If-Match", metadata={"description": "ETags: 412 unless the current one is among them"})
+    if_none_match = String(
         data_key="If-None-Match", metadata={"description": "ETags: 304 or 412 if the current one is among them"}
     )
+
+    @post_load
+    def parse(self, data: dict[str, str], **kwargs: Any) -> dict[str, Any]:
+        """Return the ETags of each header."""
+        return {name: parse_etags(value) for name, value in data.items()}
