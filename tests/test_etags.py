@@ -69,6 +69,17 @@ def test_a_patch_without_changes_changes_nothing(client: FlaskClient, etag: str)
     assert client.get("/heroes/1").headers["ETag"] == etag
 
 
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_more_etags_than_a_statement_takes_are_422(client: FlaskClient, etag: str, method: str, header: str) -> None:
+    etags = ", ".join(f'"{number}"' for number in range(300_000))
+    response = client.open("/heroes/1", method=method, json={"age": 1}, headers={header: etags})
+
+    assert response.status_code == 422
+    assert response.get_json()["detail"][0]["loc"] == ["header", header.lower()]
+    assert client.get("/heroes/1").headers["ETag"] == etag
+
+
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 def test_missing_hero_is_404_with_any_if_match(client: FlaskClient, method: str) -> None:
     body = {"age": 7} if method == "PATCH" else None

@@ -9,6 +9,7 @@ from heroes.web.fields import BaseSchema, Integer, String, error
 
 MAX_LIMIT = 100
 KEY_LENGTH = 255
+ETAGS_LENGTH = 8190  # a statement takes some 30,000 parameters, one for each ETag
 
 
 class Sort(String):
@@ -58,9 +59,15 @@ class ListHeaders(BaseSchema):
 class ConditionHeaders(BaseSchema):
     """Headers of a GET, PATCH or DELETE of one row."""
 
-    if_match = String(data_key="If-Match", metadata={"description": "ETags: 412 unless the current one is among them"})
+    if_match = String(
+        data_key="If-Match",
+        max_length=ETAGS_LENGTH,
+        metadata={"description": "ETags: 412 unless the current one is among them"},
+    )
     if_none_match = String(
-        data_key="If-None-Match", metadata={"description": "ETags: 304 or 412 if the current one is among them"}
+        data_key="If-None-Match",
+        max_length=ETAGS_LENGTH,
+        metadata={"description": "ETags: 304 or 412 if the current one is among them"},
     )
 
     @post_load
