@@ -39,7 +39,7 @@ limit_request_line = 8190  # bytes: an integer of 4,300 digits, the longest that
 permit_unconventional_http_method = True  # the app answers 405, with the allowed methods
 logconfig_dict = app_logs["logging_config"](settings["LOG_LEVEL"], settings["LOG_FORMAT"])
 loglevel = settings["LOG_LEVEL"]
-accesslog = None  # the app writes it, see heroes/operations/logs.py
+accesslog = None  # the app writes it, see heroes/operations/access_log.py
 # PROXY_HOPS alone decides which headers of a proxy are trusted. gunicorn trusts none of them.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""

@@ -20,7 +20,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     # Here, not above: gunicorn.conf.py and setup.cfg read heroes.config without loading the rest.
     from heroes import commands, models, schemas, views
     from heroes.config import from_environment
-    from heroes.operations import health, logs, metrics, security
+    from heroes.operations import access_log, health, metrics, security
     from heroes.storage import engine
     from heroes.web import errors, openapi, requests
 
@@ -39,6 +39,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     requests.match_without_slash(app)
     app.cli.add_command(commands.resource_commands("heroes", models.Hero, schemas.HeroCreate, schemas.HeroPublic))
     # after_request functions run in reverse order: CORS headers are added, then the request is logged and counted.
-    logs.init_app(app)
+    access_log.init_app(app)
     security.init_app(app)
     return app

@@ -1,25 +1,18 @@
-"""One line per request, and the request's id on every line that it causes.
+"""The logging configuration: JSON or text, and the request's id on every line that it causes.
 
-gunicorn.conf.py runs this file by its path, so it imports nothing of heroes.
+gunicorn.conf.py runs this file by its path, so it imports nothing of heroes, and not Flask, which would slow the start.
 """
 
 import logging
 import re
 from contextvars import ContextVar
-from time import perf_counter
 from typing import Any
 
-from flask import Flask, Response, request
-
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
-# Any other method may hold data: the rest of a body that is longer than its Content-Length is read as a method.
-METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "PUT"})
 # The messages of gunicorn and Flask that quote what a client sent, up to the quotation.
 QUOTES = re.compile(r"Invalid request from ip=[0-9A-Fa-f.:%]*(?=: )|Error handling request|Exception on (?=/)")
-STARTED = "heroes.started"  # key of the WSGI environ: perf_counter() at the start of the request
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
-access_log = logging.getLogger("heroes.access")
 
 
 class TextFormatter(logging.Formatter):
@@ -71,35 +64,3 @@ def logging_config(level: str, line_format: str) -> dict[str, Any]:
             "heroes.access": {"level": "INFO", "handlers": ["stdout"], "propagate": False},
         },
     }
-
-
-def method_and_route() -> tuple[str, str]:
-    """Return the method and the URL rule of the request. What the client sent could be secret, and is unbounded."""
-    route = request.url_rule.rule if request.url_rule else "unmatched"
-    return request.method if request.method in METHODS else "other", route
-
-
-def elapsed() -> float:
-    """Return the seconds since the request began: 0 if it did not come through the WSGI middleware."""
-    now = perf_counter()
-    return now - float(request.environ.get(STARTED, now))
-
-
-def log_request(response: Response) -> Response:
-    """Write the request's line. It holds neither path nor query."""
-    method, route = method_and_route()
-    line: dict[str, Any] = {
-        "client": request.remote_addr,
-        "method": method,
-        "route": route,
-        "status": response.status_code,
-        "duration_ms": round(elapsed() * 1000, 3),
-    }
-    access_log.info("%(client)s %(method)s %(route)s %(status)d %(duration_ms)s ms", line, extra=line)
-    return response
-
-
-def init_app(app: Flask) -> None:
-    """Log requests if ACCESS_LOG is on. The loggers are configured by wsgi.py."""
-    if app.config["ACCESS_LOG"]:
-        app.after_request(log_request)

@@ -11,7 +11,7 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from heroes.config import VERSION, ConfigError
 from heroes.extensions import db
-from heroes.operations.logs import elapsed, method_and_route
+from heroes.operations.access_log import elapsed, method_and_route
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 

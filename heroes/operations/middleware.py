@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from heroes.operations.logs import STARTED, request_id
+from heroes.operations.access_log import STARTED
+from heroes.operations.logs import request_id
 
 # A client's own id, unless it could break out of a log line or a header.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
