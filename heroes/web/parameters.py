@@ -9,7 +9,7 @@ from heroes.web.fields import BaseSchema, Integer, String, error
 
 MAX_LIMIT = 100
 KEY_LENGTH = 255
-ETAGS_LENGTH = 8190  # a statement takes some 30,000 parameters, one for each ETag
+ETAGS_LENGTH = 4000  # a statement takes a limited number of parameters, one for each ETag
 
 
 class Sort(String):
