@@ -145,7 +145,7 @@ LONG: dict[str, tuple[str, str, dict[str, str], int]] = {
         PREFLIGHT | {"Access-Control-Request-Headers": "a," * 3500},
         200,
     ),
-    "If-None-Match": ("GET", "/heroes/1", {"If-None-Match": '"' + "x" * 7000 + '"'}, 200),
+    "If-None-Match": ("GET", "/heroes/1", {"If-None-Match": '"' + "x" * 7000 + '"'}, 422),
     "Range": ("GET", "/docs/assets/swagger-ui.css", {"Range": "bytes=" + "0-1," * 1700}, 416),
     "Idempotency-Key": ("POST", "/heroes/", {"Idempotency-Key": "x" * 7000}, 422),
 }
