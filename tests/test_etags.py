@@ -69,6 +69,15 @@ def test_a_patch_without_changes_changes_nothing(client: FlaskClient, etag: str)
     assert client.get("/heroes/1").headers["ETag"] == etag
 
 
+@pytest.mark.parametrize("etags", ['""', 'W/""', '"", "x"', '"\u00e3"'])
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_empty_and_other_etags_exclude_nothing(client: FlaskClient, etag: str, method: str, etags: str) -> None:
+    change = {"age": 1} if method == "PATCH" else None
+
+    assert client.open("/heroes/1", method=method, json=change, headers={"If-Match": etags}).status_code == 412
+    assert client.open("/heroes/1", method=method, json=change, headers={"If-None-Match": etags}).status_code == 200
+
+
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 def test_more_etags_than_a_statement_takes_are_422(client: FlaskClient, etag: str, method: str, header: str) -> None:

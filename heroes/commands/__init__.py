@@ -69,7 +69,10 @@ def iter_valid_rows(rows: Rows, schema: Schema, errors: ImportErrors) -> Iterato
 
 
 def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows: Iterator[list[Any]]) -> Table:
-    """Return a temporary table of rows: their line numbers and the named columns of a table."""
+    """Return a temporary table of rows: their line numbers and the named columns of a table.
+
+    By way of it the rows become visible all at once, or not at all.
+    """
     postgresql = connection.dialect.name == "postgresql"
     staged = Table(
         f"{table.name}_import",

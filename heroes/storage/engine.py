@@ -4,7 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
-from contextlib import closing, nullcontext
+from contextlib import closing
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
 from heroes.storage import postgresql, sqlite
-from heroes.storage.locks import WriterLock
+from heroes.storage.locks import WriterLock, no_lock
 from heroes.storage.schema import is_behind
 
 SQLITE = {"sqlite", "sqlite+pysqlite"}
@@ -31,15 +31,15 @@ def init_app(app: Flask) -> None:
     """Bind the database to the app. Raises ConfigError if its URL can't be used."""
     uri = str(app.config["SQLALCHEMY_DATABASE_URI"]).strip()
     scheme = uri.partition(":")[0]
+    if scheme not in SQLITE | POSTGRESQL:
+        raise ConfigError("DATABASE_URL: Must be a sqlite:// or a postgresql:// URL.")
     timeout = app.config["DATABASE_TIMEOUT"]
     path, pgbouncer = None, False
     try:
         if scheme in SQLITE:
             url, options, path = sqlite.engine_options(uri, timeout)
-        elif scheme in POSTGRESQL:
-            url, options, pgbouncer = postgresql.engine_options(uri, timeout)
         else:
-            raise ConfigError("DATABASE_URL: Must be a sqlite:// or a postgresql:// URL.")
+            url, options, pgbouncer = postgresql.engine_options(uri, timeout)
     except ConfigError:
         raise
     except ModuleNotFoundError:
@@ -55,7 +55,7 @@ def init_app(app: Flask) -> None:
         # A connection for each thread, so that none waits for another's. Not every class of pool takes these.
         options = {"pool_size": app.config["GUNICORN_THREADS"], "max_overflow": 0, "pool_timeout": timeout} | options
     app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS=options)
-    app.extensions["heroes.writer_lock"] = WriterLock(os.path.dirname(path)).hold if path else nullcontext
+    app.extensions["heroes.writer_lock"] = WriterLock(os.path.dirname(path)).hold if path else no_lock
     db.init_app(app)
     migrate.init_app(app)
     with app.app_context():
@@ -72,7 +72,7 @@ def init_app(app: Flask) -> None:
                 app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
             try:
                 # A day: this process can't serve before another one has migrated, however long that takes.
-                with app.extensions["heroes.writer_lock"](24 * 3600):
+                with app.extensions["heroes.writer_lock"](timeout=24 * 3600):
                     if path and url.query["mode"] != "ro" and os.access(os.path.dirname(path), os.W_OK):
                         prepare_file(path)
                     upgrade_if_behind()

@@ -1,4 +1,4 @@
-"""The writer lock of a SQLite file, and calls in the background, so that a caller can stop waiting for them."""
+"""The writer lock of a SQLite file."""
 
 import fcntl
 import os
@@ -6,26 +6,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 from flask import current_app
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-
-def in_background(call: Callable[[], Any]) -> Future[Any]:
-    """Run a call in a daemon thread of its own. Threads of a pool would delay the exit, and not survive a fork."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except Exception as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
+from heroes.storage.background import in_background
 
 
 class WriterLock:
@@ -87,7 +73,13 @@ def lock_directory(directory: str, deadline: float) -> int:
     return descriptor
 
 
+@contextmanager
+def no_lock(timeout: float) -> Iterator[None]:
+    """Hold nothing: PostgreSQL needs no lock of ours, and a database in memory serves one request at a time."""
+    yield
+
+
 def writer_lock() -> AbstractContextManager[None]:
-    """Hold the current app's writer lock, if it has one. Raises PoolTimeout after DATABASE_TIMEOUT seconds."""
+    """Hold the current app's writer lock. Raises PoolTimeout after DATABASE_TIMEOUT seconds."""
     hold: Callable[[float], AbstractContextManager[None]] = current_app.extensions["heroes.writer_lock"]
     return hold(current_app.config["DATABASE_TIMEOUT"])

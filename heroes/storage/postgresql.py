@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, ExceptionContext, event
 
 from heroes.config import MAX_PORT, ConfigError
-from heroes.storage.locks import in_background
+from heroes.storage.background import in_background
 
 # Seconds that a request waits for a new connection. A busy host needs time; one that just failed may be cut off.
 MAX_CONNECT_WAIT = 2
@@ -86,17 +86,23 @@ class Connector:
 
     def __call__(self, dialect: Any, record: object, arguments: Any, parameters: Any) -> Any:
         """Return a connection; called by SQLAlchemy. Raises psycopg's OperationalError."""
-        # Nobody holds the lock beyond the deadline.
-        with self.lock:
+        limit = WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT
+        deadline = time.monotonic() + limit
+        late = dialect.loaded_dbapi.OperationalError("no connection to the database in time")
+        if not self.lock.acquire(timeout=limit):
+            raise late
+        try:
             if self.attempt is None:
-                self.deadline = time.monotonic() + (WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT)
+                self.deadline = deadline
                 self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
-            wait([self.attempt], max(0.0, self.deadline - time.monotonic()))
+            wait([self.attempt], max(0.0, min(self.deadline, deadline) - time.monotonic()))
             self.failed = not self.attempt.done() or self.attempt.exception() is not None
             if not self.attempt.done():
-                raise dialect.loaded_dbapi.OperationalError("no connection to the database in time")
+                raise late
             attempt, self.attempt = self.attempt, None
             return attempt.result()
+        finally:
+            self.lock.release()
 
 
 def listen(engine: Engine, target: str | None) -> None:
@@ -111,4 +117,5 @@ def listen(engine: Engine, target: str | None) -> None:
     def disconnect(context: ExceptionContext) -> None:
         if target not in STANDBY_TARGETS and getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
             context.is_disconnect = True
-        connector.failed |= context.is_disconnect
+        if context.is_disconnect:
+            connector.failed = True

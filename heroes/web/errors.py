@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from flask import Flask, current_app, request
+from flask import Flask, Response, current_app, request
 from marshmallow.exceptions import SCHEMA
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug import exceptions
-from werkzeug.wrappers import Response
 
 from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
 
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
-# An undefined table, which on SQLite is an OperationalError; a privilege that the role lacks.
-CANNOT_SERVE = {READ_ONLY, "42P01", "42501", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
+UNDEFINED_TABLE = "42P01"  # on SQLite it is an OperationalError
+PERMISSION_DENIED = "42501"
+CANNOT_SERVE = {READ_ONLY, UNDEFINED_TABLE, PERMISSION_DENIED, "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
@@ -45,9 +45,8 @@ def handle_http_exception(error: exceptions.HTTPException) -> Response:
     """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
     # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
     detail = vars(error).get("description") or error.name
-    response = error.get_response()
-    response.data = orjson.dumps({"detail": detail})
-    response.content_type = "application/json"
+    response = Response(orjson.dumps({"detail": detail}), error.code, content_type="application/json")
+    response.headers.extend((key, value) for key, value in error.get_headers() if key != "Content-Type")
     if error.code in (411, 413):
         # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"
@@ -72,8 +71,9 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
     if code in FOREIGN_KEY:
-        missing = "Refers to something that does not exist"
-        return exceptions.Conflict("Still in use" if request.method == "DELETE" else missing)
+        if request.method == "DELETE":
+            return exceptions.Conflict("Still in use")
+        return exceptions.Conflict("Refers to something that does not exist")
     if isinstance(error, IntegrityError):
         return exceptions.Conflict("Already exists" if code in UNIQUE else None)
     if code == UNTRANSLATABLE:

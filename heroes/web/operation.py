@@ -1,7 +1,6 @@
 """The decorator of a view: what goes in and what comes out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
@@ -13,7 +12,11 @@ from heroes.web.errors import located_errors
 from heroes.web.fields import Error
 from heroes.web.requests import read_body
 
-OptionalSchema = Schema | type[Schema] | None
+SchemaLike = Schema | type[Schema] | None
+
+
+def instance(schema: SchemaLike) -> Schema | None:
+    return schema() if isinstance(schema, type) else schema
 
 
 def json_response(content: Any, status: int = 200) -> Response:
@@ -21,7 +24,6 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, content_type="application/json")
 
 
-@dataclass(kw_only=True)
 class operation:
     """Validate the parts of a request, call the view with them, and answer with what it returns, as JSON.
 
@@ -31,31 +33,33 @@ class operation:
     Aborts with 422 and the validation errors of all parts.
     """
 
-    path: OptionalSchema = None
-    query: OptionalSchema = None
-    body: OptionalSchema = None
-    headers: OptionalSchema = None
-    response: OptionalSchema = None
-    status: int = 200
-    errors: Mapping[int, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("path", "query", "body", "headers", "response"):
-            if isinstance(schema := getattr(self, name), type):
-                setattr(self, name, schema())
+    def __init__(
+        self,
+        *,
+        path: SchemaLike = None,
+        query: SchemaLike = None,
+        body: SchemaLike = None,
+        headers: SchemaLike = None,
+        response: SchemaLike = None,
+        status: int = 200,
+        errors: Mapping[int, str] | None = None,
+    ) -> None:
+        parts = (path, query, body, headers, response)
+        self.path, self.query, self.body, self.headers, self.response = map(instance, parts)
+        self.status, self.errors = status, errors or {}
 
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        fields = self.headers.fields.items() if isinstance(self.headers, Schema) else ()
-        names = [each.data_key or name for name, each in fields]
-        readers: list[tuple[str, OptionalSchema, Callable[[], Any]]] = [
+        fields = self.headers.fields.items() if self.headers else ()
+        names = [field.data_key or name for name, field in fields]
+        readers: list[tuple[str, Schema | None, Callable[[], Any]]] = [
             ("path", self.path, lambda: request.view_args),
             # The last value of a repeated key.
             ("query", self.query, lambda: dict(request.args.items(multi=True))),
             ("body", self.body, read_body),
             ("header", self.headers, lambda: {key: request.headers[key] for key in names if key in request.headers}),
         ]
-        parts = [(place, schema.load, read) for place, schema, read in readers if isinstance(schema, Schema)]
-        dump = self.response.dump if isinstance(self.response, Schema) else None
+        parts = [(place, schema.load, read) for place, schema, read in readers if schema]
+        dump = self.response.dump if self.response else None
 
         @wraps(view)
         def operate(**view_args: Any) -> Any:

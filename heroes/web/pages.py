@@ -19,7 +19,7 @@ MAX_LINK = 2000  # bytes
 PAGE_KEYS = {"offset", "limit", "sort"}
 
 
-class Collection:
+class Listing:
     """The rows of a table. model: the mapped class; public: the schema of a response, of which `id` is a field."""
 
     def __init__(self, model: type[Any], public: type[BaseSchema]) -> None:
@@ -39,7 +39,7 @@ class Collection:
         if name == "after":
             return columns.id > value
         bound, _, column = name.partition("_")
-        return {"min": columns[column] >= value, "max": columns[column] <= value}[bound]
+        return columns[column] >= value if bound == "min" else columns[column] <= value
 
     def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
         """Return the ORDER BY of a sort: ties by id, NULLs last."""
@@ -51,7 +51,7 @@ class Collection:
         by_id = key + 0 if any(name.startswith(("min_", "max_")) for name in filters) else key
         return [by_id.desc() if sort.startswith("-") else by_id]
 
-    @cache  # noqa: B019 - one Collection for each table, which lives as long as the process
+    @cache  # noqa: B019 - one Listing for each table, which lives as long as the process
     def page_statement(self, sort: str, filters: frozenset[str]) -> Select[Any]:
         matching = select(*self.columns).where(*map(self.condition, sorted(filters)))
         ordered = matching.order_by(*self.order(sort, filters))

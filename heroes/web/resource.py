@@ -1,5 +1,6 @@
 """What the operations on one table have in common: statements, ETags, conditions, safe retries, pages."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, cast
 
@@ -11,15 +12,20 @@ from werkzeug.http import quote_etag
 from heroes.storage.transactions import Row, read, write
 from heroes.web.fields import INT64_MAX, INT64_MIN, BaseSchema
 from heroes.web.idempotency import IdempotencyKeys
-from heroes.web.pages import Collection
+from heroes.web.pages import Listing
 
 Content = tuple[Row, dict[str, str]]  # a row, which the response schema dumps, and headers
 
-# What a request without If-Match and without If-None-Match asks for.
-ANY, NONE = ETags(star_tag=True), ETags()
+# The defaults: If-Match admits any ETag, If-None-Match excludes none.
+ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
 
 
-class Resource(Collection):
+def comparable(etags: Iterable[str | None]) -> list[str]:
+    """Return the ETags without empty ones, and without those that the encoding of a database may lack."""
+    return [etag for etag in etags if etag and etag.isascii()]
+
+
+class Resource(Listing):
     """A table with the columns of storage.columns.ResourceMixin. keys: the mapped class of Idempotency-Keys."""
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
@@ -27,28 +33,30 @@ class Resource(Collection):
         self.keys = IdempotencyKeys(cast(Table, keys.__table__))
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
         self.this_row = self.table.c.id == bindparam("this_id")
-        self.insert = insert(self.table).returning(*self.columns)
-        self.select = select(*self.columns).where(self.this_row)
+        self.insert_statement = insert(self.table).returning(*self.columns)
+        self.select_statement = select(*self.columns).where(self.this_row)
 
     @cache  # noqa: B019 - one Resource for each table, which lives as long as the process
     def write_statement(self, changed: frozenset[str] | None, match: bool, none_match: bool) -> Any:
         """Return the UPDATE of one row that sets these columns, or its DELETE, with If-Match or If-None-Match."""
-        # Tags that are not ours match no version.
-        tag = self.table.c.version.cast(String)
-        statement: Any = delete(self.table).returning(self.table.c.id)
-        if changed is not None:
+        statement: Any
+        if changed is None:
+            statement = delete(self.table).returning(self.table.c.id)
+        else:
             values: dict[Any, Any] = {self.table.c[name]: bindparam(name) for name in sorted(changed)}
             statement = update(self.table).values(values).returning(*self.columns)
         statement = statement.where(self.this_row)
+        # As text: ETags that are not ours match no version.
+        etag = self.table.c.version.cast(String)
         if match:
-            statement = statement.where(tag.in_(bindparam("if_match", expanding=True)))
+            statement = statement.where(etag.in_(bindparam("if_match", expanding=True)))
         if none_match:
-            statement = statement.where(tag.not_in(bindparam("if_none_match", expanding=True)))
+            statement = statement.where(etag.not_in(bindparam("if_none_match", expanding=True)))
         return statement
 
     def find(self, row_id: int) -> Row:
         """Return a row. Raises NotFound."""
-        rows = read(self.select, {"this_id": row_id}) if INT64_MIN <= row_id <= INT64_MAX else []
+        rows = read(self.select_statement, {"this_id": row_id}) if INT64_MIN <= row_id <= INT64_MAX else []
         if not rows:
             abort(404, self.errors[404])
         return rows[0]
@@ -56,14 +64,16 @@ class Resource(Collection):
     def with_etag(self, row: Row) -> Content:
         return row, {"ETag": quote_etag(str(row["version"]))}
 
-    def execute(self, row_id: int, changes: Row | None, if_match: ETags = ANY, if_none_match: ETags = NONE) -> Row:
+    def execute(
+        self, row_id: int, changes: Row | None, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS
+    ) -> Row:
         """Change a row, or delete it if changes is None. Raises NotFound and PreconditionFailed."""
         # Not "id": an UPDATE would set the column that a parameter is named after.
         parameters: Row = (changes or {}) | {"this_id": row_id}
         if not if_match.star_tag:
             # Weak tags match nothing (RFC 9110, 13.1.1), but count in If-None-Match (13.1.2).
-            parameters["if_match"] = list(if_match.as_set())
-        if excluded := list(if_none_match.as_set(include_weak=True)):
+            parameters["if_match"] = comparable(if_match.as_set())
+        if excluded := comparable(if_none_match.as_set(include_weak=True)):
             parameters["if_none_match"] = excluded
         row = None
         if INT64_MIN <= row_id <= INT64_MAX and not if_none_match.star_tag:
@@ -77,11 +87,11 @@ class Resource(Collection):
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
         """Insert a row. With a key that was used before, return the row that was created then."""
         if idempotency_key is None:
-            return self.with_etag(cast(Row, write(self.insert, values)))
-        row, headers = self.keys.create_once(idempotency_key, self.table.name, self.insert, values)
+            return self.with_etag(cast(Row, write(self.insert_statement, values)))
+        row, headers = self.keys.create_once(idempotency_key, self.table.name, self.insert_statement, values)
         return row, self.with_etag(row)[1] | headers
 
-    def read(self, row_id: int, if_match: ETags = ANY, if_none_match: ETags = NONE) -> Content | Response:
+    def read(self, row_id: int, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS) -> Content | Response:
         """Return a row, or 304. Raises NotFound and PreconditionFailed, in the order of RFC 9110, 13.2.2."""
         row, headers = self.with_etag(self.find(row_id))
         tag = str(row["version"])
