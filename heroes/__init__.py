@@ -19,7 +19,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     # Here, not above: gunicorn.conf.py and setup.cfg read heroes.config without loading the rest.
     from heroes import commands, models, schemas, views
-    from heroes.config import from_environment
+    from heroes.config import from_config, from_environment
     from heroes.operations import access_log, health, metrics, security
     from heroes.storage import engine
     from heroes.web import errors, openapi, requests
@@ -27,6 +27,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app = Flask(__name__)
     app.config.from_mapping(from_environment(os.environ))
     app.config.from_mapping(config)
+    app.config.from_mapping(from_config(config or {}))
     # before_request functions run in this order: a request is counted, then its body and Host are checked, then its
     # access token. WSGI middleware runs before all of them; what is added last runs first.
     engine.init_app(app)

@@ -20,8 +20,8 @@ DATABASE = Regexp(
 )
 # RFC 6750, 2.1.
 TOKEN = r"[A-Za-z0-9._~+/-]+=*\Z"
-ORIGIN = r"(?:\*|https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)\Z"
-HOST = r"(?:\.?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\])\Z"
+ORIGIN = r"(?:\*|https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)\Z"
+HOST = r"(?:\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])\Z"
 # A path prefix. Browsers read "//" and a backslash as the start of a host; responses repeat it, so it is short.
 PREFIX = re.compile(r"(?=.{0,250}\Z)(?:/[^/\\?#\s]+)*\Z")
 IS_PREFIX = Regexp(PREFIX, error="Must be a path without a slash at its end.")
@@ -42,6 +42,14 @@ class Word(String):
         return str(super()._deserialize(value, attr, data, **kwargs)).lower()
 
 
+class DatabaseURL(String):
+    """A database URL as text, or as SQLAlchemy's URL object, whose str() hides the password."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
+        text = value.render_as_string(hide_password=False) if hasattr(value, "render_as_string") else value
+        return str(super()._deserialize(text, attr, data, **kwargs))
+
+
 class CommaSeparated(List[str]):
     """A comma-separated list of strings that match a pattern; None if unset, never empty."""
 
@@ -52,7 +60,7 @@ class CommaSeparated(List[str]):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
         if not value:
             raise ValidationError("Must not be empty.")
-        return super()._deserialize(value.split(","), attr, data, **kwargs)
+        return super()._deserialize(value.split(",") if isinstance(value, str) else value, attr, data, **kwargs)
 
 
 def address(value: str) -> None:
@@ -70,7 +78,7 @@ def env(default: Any, description: str, validate: Any = None) -> dict[str, Any]:
 class Settings(Schema):
     """The settings under their Flask names. A field with a data_key has another name in the environment."""
 
-    SQLALCHEMY_DATABASE_URI = String(
+    SQLALCHEMY_DATABASE_URI = DatabaseURL(
         **env("sqlite:///database.db", "the database, a SQLite or PostgreSQL URL", DATABASE), data_key="DATABASE_URL"
     )
     DATABASE_TIMEOUT = Integer(
@@ -109,12 +117,24 @@ class Settings(Schema):
     MAX_REQUESTS = Integer(**env(0, "requests after which a worker is replaced, 0 for never", Range(0)))
 
 
-def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings under their Flask names. Raises ConfigError for the first invalid one."""
+def load(values: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """Return settings, given under their environment names, under their Flask names. Raises ConfigError."""
     try:
-        return dict(Settings().load(environ, unknown=EXCLUDE))
+        return dict(Settings().load(values, unknown=EXCLUDE, **options))
     except ValidationError as error:
         name, messages = next(iter(error.messages_dict.items()))
         # Messages about the entries of a list are keyed by their position.
         [message, *_] = messages if isinstance(messages, list) else next(iter(messages.values()))
         raise ConfigError(f"{name}: {message}") from None
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return every setting. Raises ConfigError for the first invalid one."""
+    return load(environ)
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings among the Flask settings that are given to create_app(). None stays None."""
+    fields = Settings().fields.items()
+    given = {field.data_key or name: config[name] for name, field in fields if config.get(name) is not None}
+    return load(given, partial=True)

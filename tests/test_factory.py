@@ -9,9 +9,12 @@ from pathlib import Path
 import flask
 import pytest
 from marshmallow import ValidationError, validate
+from sqlalchemy import make_url
+from werkzeug.test import create_environ, run_wsgi_app
 
 import heroes
 from heroes import create_app
+from heroes.config import ConfigError
 from heroes.web.fields import Integer
 from tests.constants import HERO, ROOT
 
@@ -32,6 +35,57 @@ def test_default_database_is_in_the_working_directory(tmp_path: Path, monkeypatc
     create_app().test_client().post("/heroes/", json=HERO)
 
     assert (tmp_path / "database.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"API_TOKENS": "a,b"}, ["a", "b"]),
+        ({"API_TOKENS": ["a", "b"]}, ["a", "b"]),
+        ({"API_TOKENS": None}, None),
+        ({"API_TOKENS_PROTECT": "All"}, "all"),
+        ({"METRICS": "off"}, False),
+        ({"MAX_CONTENT_LENGTH": "1000"}, 1000),
+        ({"MAX_CONTENT_LENGTH": None}, None),
+        ({"DATABASE_TIMEOUT": "7"}, 7),
+    ],
+)
+def test_given_setting_is_parsed_like_the_environment(given: dict[str, object], expected: object) -> None:
+    app = create_app(MEMORY | given)
+
+    [name] = given
+    assert app.config[name] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"API_TOKENS": ""}, "API_TOKENS: Must not be empty."),
+        ({"API_TOKENS": 5}, "API_TOKENS: Not a valid list."),
+        ({"ALLOWED_HOSTS": ["a b"]}, "TRUSTED_HOSTS: Has an entry that is empty or not well-formed."),
+        ({"PROXY_HOPS": -1}, "PROXY_HOPS: Must be greater than or equal to 0."),
+        ({"SQLALCHEMY_DATABASE_URI": "mysql://"}, "DATABASE_URL: Must be a sqlite:// or a postgresql:// URL."),
+    ],
+)
+def test_given_setting_that_is_not_valid_is_a_config_error(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        create_app(MEMORY | given)
+
+    assert raised.value.message == message
+
+
+def test_the_database_may_be_given_as_a_url_object() -> None:
+    url = make_url("postgresql://u:sentinel@127.0.0.1:1/heroes")
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url})
+
+    assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]["password"] == "sentinel"
+
+
+def test_a_server_may_omit_an_empty_path() -> None:
+    environ = create_environ("/", base_url="http://h/heroes")
+    del environ["PATH_INFO"]
+
+    assert run_wsgi_app(create_app(MEMORY | {"SCRIPT_NAME": "/heroes"}), environ)[1].startswith("3")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,8 @@ def test_invalid_setting_is_one_line_without_the_value(name: str, value: str, me
         ("TRUSTED_HOSTS", "a.example,.b.example,127.0.0.1,[::1]", ["a.example", ".b.example", "127.0.0.1", "[::1]"]),
         ("ACCESS_LOG", "off", False),
         ("TRUSTED_HOSTS", "[::1],[2001:db8::2]", ["[::1]", "[2001:db8::2]"]),
+        ("TRUSTED_HOSTS", "heroes_web", ["heroes_web"]),
+        ("CORS_ORIGINS", "http://heroes_web:8000", ["http://heroes_web:8000"]),
         ("BIND", "[::]:8000", "[::]:8000"),
         ("BIND", ":8000", ":8000"),
         ("BIND", "unix:/run/heroes.sock", "unix:/run/heroes.sock"),
