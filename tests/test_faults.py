@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import resource
 import socket
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,57 @@ def test_wait_for_other_processes_is_bounded_by_the_timeout(
         assert time.monotonic() - started < 3
         assert errors(caplog) == ["database unavailable: timeout while waiting for writers of other processes"]
         assert client.get("/heroes/1").status_code == 200
+        # However many requests have stopped waiting, one thread and one descriptor wait.
+        waiting = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            assert client.post("/heroes/", json=SECRET).status_code == 503
+        assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == waiting
         other.communicate("\n")
     unchanged()
+
+
+@sqlite_only
+def test_write_without_a_free_descriptor_is_503(client: FlaskClient, unchanged: Callable[[], None]) -> None:
+    assert client.get("/heroes/").status_code == 200
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), limits[1]))
+    taken = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        status = client.post("/heroes/", json=SECRET).status_code
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert status == 503
+    unchanged()
+
+
+@sqlite_only
+def test_removed_wal_file_behind_a_symbolic_link_is_503(database_url: str, tmp_path: Path) -> None:
+    link = tmp_path / "linked" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(database_url.removeprefix("sqlite:///"))
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{link}"})
+    client = app.test_client()
+    assert client.post("/heroes/", json=SECRET).status_code == 200
+    Path(f"{os.path.realpath(link)}-wal").unlink()
+
+    assert client.post("/heroes/", json=SECRET).status_code == 503
+    dispose(app)
+
+
+@sqlite_only
+def test_text_that_is_not_utf_8_is_not_logged(
+    client: FlaskClient, query: Query, caplog: pytest.LogCaptureFixture
+) -> None:
+    query("INSERT INTO hero (name, secret_name) VALUES (CAST(x'53454E54494E454CFF' AS TEXT), 's')")
+
+    assert client.get("/heroes/").status_code == 503
+    assert "Could not decode" in caplog.text
+    assert "SENTINEL" not in caplog.text
 
 
 @sqlite_only

@@ -52,3 +52,14 @@ def test_readiness_depends_on_the_revision(client: FlaskClient, query: Query, re
         assert ready(client) == answer
     finally:
         query(f"UPDATE alembic_version SET version_num = '{head}'")
+
+
+def test_revision_of_another_program_is_not_ready(client: FlaskClient, query: Query) -> None:
+    [(head,)] = query("SELECT version_num FROM alembic_version")
+    query("UPDATE alembic_version SET version_num = '9999'")
+    query("ALTER TABLE hero RENAME COLUMN version TO other")
+    try:
+        assert ready(client) == (503, {"detail": "Database schema is behind"})
+    finally:
+        query(f"UPDATE alembic_version SET version_num = '{head}'")
+        query("ALTER TABLE hero RENAME COLUMN other TO version")

@@ -4,10 +4,12 @@ import logging
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -196,6 +198,23 @@ def test_start_without_the_pooler_is_logged(caplog: pytest.LogCaptureFixture) ->
     [record] = caplog.records
     assert record.getMessage().startswith("PgBouncer: timeouts not checked, connection failed")
     assert "sentinel" not in record.getMessage()
+
+
+def test_check_of_the_role_leaves_no_thread_that_a_fork_would_lose() -> None:
+    threads = threading.active_count()
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        create_app({"SQLALCHEMY_DATABASE_URI": f"postgresql://u@127.0.0.1:{port}/d?pgbouncer=true&connect_timeout=3"})
+        assert threading.active_count() == threads
+
+
+def test_start_on_a_database_of_another_program_is_a_config_error(tmp_path: Path) -> None:
+    path = tmp_path / "database.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('x')")
+
+    with pytest.raises(ConfigError, match="^DATABASE_URL: Has migrations of another program.$"):
+        create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}"})
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from heroes.storage.locks import WriterLock, no_lock
 from heroes.storage.schema import is_behind
 
 SQLITE = {"sqlite", "sqlite+pysqlite"}
-POSTGRESQL = {"postgres", "postgresql", "postgresql+psycopg"}
 # postgresql.SERVER_OPTIONS sets these; behind PgBouncer only the role can.
 ROLE_TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
@@ -31,8 +30,6 @@ def init_app(app: Flask) -> None:
     """Bind the database to the app. Raises ConfigError if its URL can't be used."""
     uri = str(app.config["SQLALCHEMY_DATABASE_URI"]).strip()
     scheme = uri.partition(":")[0]
-    if scheme not in SQLITE | POSTGRESQL:
-        raise ConfigError("DATABASE_URL: Must be a sqlite:// or a postgresql:// URL.")
     timeout = app.config["DATABASE_TIMEOUT"]
     path, pgbouncer = None, False
     try:
@@ -55,17 +52,20 @@ def init_app(app: Flask) -> None:
         # A connection for each thread, so that none waits for another's. Not every class of pool takes these.
         options = {"pool_size": app.config["GUNICORN_THREADS"], "max_overflow": 0, "pool_timeout": timeout} | options
     app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS=options)
-    app.extensions["heroes.writer_lock"] = WriterLock(os.path.dirname(path)).hold if path else no_lock
+    # Where the database's -wal file is, if the path is a symbolic link.
+    directory = os.path.dirname(os.path.realpath(path)) if path else ""
+    app.extensions["heroes.writer_lock"] = WriterLock(directory).hold if path else no_lock
     db.init_app(app)
     migrate.init_app(app)
     with app.app_context():
         # For single statements, see storage.transactions.
         app.extensions["heroes.engine"] = db.engine
-        if scheme in POSTGRESQL:
+        if scheme not in SQLITE:
             app.extensions["heroes.engine"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
-            postgresql.listen(db.engine, arguments.get("target_session_attrs"))
             if pgbouncer:
+                # Before listen(): an attempt to connect in the background would not survive a fork.
                 check_role(db.engine)
+            postgresql.listen(db.engine, arguments.get("target_session_attrs"))
         else:
             sqlite.listen(db.engine, path)
             if path is None:
@@ -73,7 +73,7 @@ def init_app(app: Flask) -> None:
             try:
                 # A day: this process can't serve before another one has migrated, however long that takes.
                 with app.extensions["heroes.writer_lock"](timeout=24 * 3600):
-                    if path and url.query["mode"] != "ro" and os.access(os.path.dirname(path), os.W_OK):
+                    if path and url.query["mode"] != "ro" and os.access(directory, os.W_OK):
                         prepare_file(path)
                     upgrade_if_behind()
             except (OSError, sqlite3.Error, DBAPIError) as error:
@@ -99,7 +99,11 @@ def upgrade_if_behind() -> None:
     with db.engine.connect() as connection:
         behind = is_behind(connection)
     if behind:
-        upgrade()
+        try:
+            upgrade()
+        except SystemExit:
+            # Flask-Migrate exits if a migration is unknown.
+            raise ConfigError("DATABASE_URL: Has migrations of another program.") from None
 
 
 def check_role(engine: Engine) -> None:

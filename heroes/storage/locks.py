@@ -2,13 +2,16 @@
 
 import fcntl
 import os
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager
 
 from flask import current_app
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from heroes.storage.background import in_background
@@ -26,6 +29,7 @@ class WriterLock:
         self.directory = directory
         # Threads of one process wait here, without a background thread each for flock().
         self.threads = threading.Lock()
+        self.given_up: Future[None] | None = None  # an attempt whose caller stopped waiting
 
     @contextmanager
     def hold(self, timeout: float) -> Iterator[None]:
@@ -34,7 +38,7 @@ class WriterLock:
         if not self.threads.acquire(timeout=timeout):
             raise PoolTimeout("timeout while waiting for other writers of this process")
         try:
-            descriptor = lock_directory(self.directory, deadline)
+            descriptor = self.lock_directory(deadline)
             try:
                 yield
             finally:
@@ -43,6 +47,32 @@ class WriterLock:
                 os.close(descriptor)
         finally:
             self.threads.release()
+
+    def lock_directory(self, deadline: float) -> int:
+        """Lock the directory and return its descriptor; closing it unlocks. deadline: of time.monotonic().
+
+        Raises PoolTimeout, and OperationalError if the directory can't be opened.
+        """
+        late = PoolTimeout("timeout while waiting for writers of other processes")
+        # One thread and one descriptor wait, however many callers have stopped waiting.
+        if self.given_up and wait([self.given_up], max(deadline - time.monotonic(), 0)).not_done:
+            raise late
+        try:
+            descriptor = os.open(self.directory, os.O_RDONLY)
+        except OSError as error:
+            raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # flock() has no timeout.
+            locked = in_background(lambda: lock_without_timeout(descriptor))
+            try:
+                locked.result(max(deadline - time.monotonic(), 0))
+            except TimeoutError:
+                locked.add_done_callback(lambda _: os.close(descriptor))
+                self.given_up = locked
+                raise late from None
+        return descriptor
 
 
 def lock_without_timeout(descriptor: int) -> None:
@@ -55,22 +85,6 @@ def lock_without_timeout(descriptor: int) -> None:
         except BlockingIOError:
             time.sleep(0.005)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def lock_directory(directory: str, deadline: float) -> int:
-    """Lock a directory and return its descriptor; closing it unlocks. Raises PoolTimeout at `deadline` (monotonic)."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # flock() has no timeout.
-        locked = in_background(lambda: lock_without_timeout(descriptor))
-        try:
-            locked.result(max(deadline - time.monotonic(), 0))
-        except TimeoutError:
-            locked.add_done_callback(lambda _: os.close(descriptor))
-            raise PoolTimeout("timeout while waiting for writers of other processes") from None
-    return descriptor
 
 
 @contextmanager

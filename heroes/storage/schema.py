@@ -5,18 +5,26 @@ from functools import cache
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import current_app
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
+
+from heroes.extensions import db
 
 
 @cache
-def outdated_revisions(directory: str) -> frozenset[str]:
-    """Return the revisions of the schema that a migration in `directory` supersedes."""
-    revisions = ScriptDirectory(directory).walk_revisions()
-    return frozenset(script.revision for script in revisions if not script.is_head)
+def known_revisions(directory: str) -> dict[str, bool]:
+    """Return the revisions of the schema in `directory`, and whether each is the newest."""
+    return {script.revision: script.is_head for script in ScriptDirectory(directory).walk_revisions()}
 
 
 def is_behind(connection: Connection) -> bool:
-    """Return whether the database lacks a migration. A revision unknown to this release is treated as newer."""
-    revisions = MigrationContext.configure(connection).get_current_heads()
-    directory = current_app.extensions["migrate"].directory
-    return not revisions or not outdated_revisions(directory).isdisjoint(revisions)
+    """Return whether the database lacks a migration.
+
+    A revision unknown to this release is a newer one if the tables have all columns, otherwise another program's.
+    """
+    known = known_revisions(current_app.extensions["migrate"].directory)
+    newest = [known.get(revision) for revision in MigrationContext.configure(connection).get_current_heads()]
+    if None not in newest:
+        return not newest or False in newest
+    columns = inspect(connection).get_multi_columns()
+    found = {(table, column["name"]) for (_, table), described in columns.items() for column in described}
+    return any((name, column.name) not in found for name, table in db.metadata.tables.items() for column in table.c)

@@ -53,6 +53,8 @@ def file_identity(path: str) -> tuple[int, int] | None:
 
 def listen(engine: Engine, path: str | None) -> None:
     """Prepare each connection, and give up those whose file was removed or replaced."""
+    # SQLite puts the -wal file beside the file that a symbolic link refers to.
+    files = (path, f"{os.path.realpath(path)}-wal") if path else ()
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: Any) -> None:
@@ -66,8 +68,7 @@ def listen(engine: Engine, path: str | None) -> None:
             # The pool does not close a connection whose "connect" event failed.
             connection.close()
             raise
-        if path is not None:
-            record.info["files"] = {name: file_identity(name) for name in (path, f"{path}-wal")}
+        record.info["files"] = {name: file_identity(name) for name in files}
 
     @event.listens_for(engine, "checkout")
     def check(connection: sqlite3.Connection, record: Any, proxy: object) -> None:
