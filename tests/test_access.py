@@ -392,9 +392,8 @@ def test_malformed_authorization_is_not_authenticated(started: Callable[..., Fla
 
 @pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
 @pytest.mark.parametrize("path", ["/docs/assets/swagger-ui.css", "/static/docs.js", "/heroes/"])
-def test_date_beyond_the_calendar_is_rejected(started: Callable[..., Flask], path: str, header: str) -> None:
+def test_date_beyond_the_calendar_is_ignored(started: Callable[..., Flask], path: str, header: str) -> None:
     client = started().test_client()
 
-    response = client.get(path, headers={header: "Thu, 01 Jan 1970 00:00:00 99999999999999"})
-
-    assert (response.status_code, response.json) == (400, {"detail": "Bad Request"})
+    with client.get(path, headers={header: "Thu, 01 Jan 1970 00:00:00 99999999999999"}) as response:
+        assert response.status_code == 200

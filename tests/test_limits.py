@@ -58,6 +58,7 @@ BODIES: dict[str, tuple[dict[str, Any], int]] = {
         {"CONTENT_LENGTH": "300", "wsgi.input_terminated": True, "wsgi.input": BODY},
         400,
     ),
+    "of a malformed length": ({"CONTENT_LENGTH": "abc", "wsgi.input": BODY}, 400),
     "malformed": (CHUNKED | {"wsgi.input": Malformed(BODY)}, 400),
     "gone": ({"CONTENT_LENGTH": "300", "wsgi.input": Broken()}, 400),
 }

@@ -23,6 +23,7 @@ LOAD_NOTHING = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 
 
 def normalize_target(environ: WSGIEnvironment) -> None:
     """Make the target and the method what they are on uvicorn, the tutorial's server."""
+    environ.setdefault("PATH_INFO", "")  # PEP 3333 lets a server omit it if it is empty
     # Methods are case-sensitive (RFC 9110, 9.1); Werkzeug upper-cases them. Keep "get" from matching GET.
     if not environ["REQUEST_METHOD"].isupper():
         environ["REQUEST_METHOD"] = f"UNKNOWN-{environ['REQUEST_METHOD']}"

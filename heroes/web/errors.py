@@ -1,5 +1,6 @@
 """Error handlers: every error is {"detail": …}."""
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
 
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
-UNDEFINED_TABLE = "42P01"  # on SQLite it is an OperationalError
+UNDEFINED = {"42P01", "42703"}  # a table or a column; on SQLite it is an OperationalError
 PERMISSION_DENIED = "42501"
-CANNOT_SERVE = {READ_ONLY, UNDEFINED_TABLE, PERMISSION_DENIED, "SQLITE_CORRUPT", "SQLITE_NOTADB"}
+CANNOT_SERVE = {READ_ONLY, PERMISSION_DENIED, "SQLITE_CORRUPT", "SQLITE_NOTADB"} | UNDEFINED
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
@@ -62,10 +63,10 @@ def unavailable(message: str, reason: str | None = None) -> exceptions.HTTPExcep
 
 def classify(error: DBAPIError) -> exceptions.HTTPException:
     """Return a 503 if the database can't serve, a 409 if a constraint is violated, else a 500, which is a bug."""
-    # A message that quotes a row or a value must not be logged.
+    # A message that quotes a row or a value must not be logged. sqlite3 quotes what it can't decode.
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
     primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
-    message, *_ = str(primary or error.orig).partition("\n")
+    message, *_ = re.split(r"\n| with text ", str(primary or error.orig))
     message = f"{code} {'' if code.startswith(QUOTING) else message} [{error.statement}]"
     # Locked, full, read-only, damaged, out of reach, lacking a migration or a privilege.
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:

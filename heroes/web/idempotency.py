@@ -7,18 +7,23 @@ from typing import Any
 import orjson
 from flask import abort
 from sqlalchemy import Table, bindparam, delete, select, text, update
+from werkzeug.exceptions import ServiceUnavailable
 
 from heroes.storage.transactions import Row, fetch, transaction
 from heroes.web.fields import error
 
 KEY_LIFETIME = 24 * 60 * 60  # seconds
+MAX_FORGOTTEN = 100  # expired keys that a request deletes: all of them at once may take longer than it may last
 
 
 class IdempotencyKeys:
     """The table of keys, see models.IdempotencyKey."""
 
     def __init__(self, table: Table) -> None:
-        self.forget = delete(table).where(table.c.created_at < bindparam("before"))
+        expired = table.c.created_at < bindparam("before")
+        oldest = select(table.c.key).where(expired).order_by(table.c.created_at).limit(MAX_FORGOTTEN)
+        some = table.c.key.in_(oldest.with_for_update(skip_locked=True))
+        self.forget = delete(table).where(expired, some | (table.c.key == bindparam("key")))
         # Text, because SQLAlchemy's ON CONFLICT is specific to a dialect. Blocks while another request inserts the same
         # key; returns no row if the key exists.
         self.claim = text(
@@ -38,12 +43,16 @@ class IdempotencyKeys:
         claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": resource}
         with transaction() as connection:
             # The first statement writes, so that SQLite takes the write lock at once.
-            fetch(connection, self.forget, {"before": now - KEY_LIFETIME})
+            fetch(connection, self.forget, {"before": now - KEY_LIFETIME, "key": key})
             if fetch(connection, self.claim, claim):
                 [created] = fetch(connection, statement, values)
                 fetch(connection, self.record, {"claimed": key, "answer": created})
                 return created, {}
-            [recorded] = fetch(connection, self.recall, {"key": key})
+            found = fetch(connection, self.recall, {"key": key})
+        if not found:
+            # It expired in between, by the clock of another host.
+            raise ServiceUnavailable(retry_after=1)
+        [recorded] = found
         if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
             abort(422, [error("value_error", "was used with another body") | {"loc": ["header", "idempotency-key"]}])
         return recorded["answer"], {"Idempotent-Replayed": "true"}

@@ -38,17 +38,17 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
         # Werkzeug stops at the limit without an error. Drain the rest: some clients send all of it before they read.
         if not length and len(body) == request.max_content_length and environ["wsgi.input"].read(DRAIN):
             raise RequestEntityTooLarge
+        if length and len(body) < int(length):
+            raise BadRequest(UNREADABLE)
     except HTTPException:
         raise
     except Exception:
-        # A bad chunk or a broken connection. Each server raises its own exception, whose message may quote the body.
+        # A bad length or chunk, or a broken connection. Each server raises its own exception, which may quote the body.
         raise BadRequest(UNREADABLE) from None
-    if length and len(body) < int(length):
-        raise BadRequest(UNREADABLE)
 
 
 def check_request() -> None:
-    """Reject a request with an incomplete body, a bad Host, prefix or date, or "//" in its path."""
+    """Reject a request with an incomplete body, a bad Host or prefix, or "//" in its path."""
     environ = request.environ
     read_whole_body(environ)
     host = environ.get("HTTP_HOST")
@@ -69,7 +69,8 @@ def check_request() -> None:
         try:
             parse_date(environ[name])
         except OverflowError:
-            raise BadRequest from None
+            # A date that is not valid is ignored (RFC 9110, 13.1.3).
+            del environ[name]
     if "//" in environ["PATH_INFO"]:
         raise NotFound
 

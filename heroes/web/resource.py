@@ -86,7 +86,8 @@ class Resource(Listing):
 
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
         """Insert a row. With a key that was used before, return the row that was created then."""
-        if idempotency_key is None:
+        # Some clients send an option that is not set as an empty header.
+        if not idempotency_key:
             return self.with_etag(cast(Row, write(self.insert_statement, values)))
         row, headers = self.keys.create_once(idempotency_key, self.table.name, self.insert_statement, values)
         return row, self.with_etag(row)[1] | headers
