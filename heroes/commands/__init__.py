@@ -146,7 +146,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         Each row is validated like the body of a POST. Ids, if the file has them, are kept. Without --skip-errors all
         rows are imported, or none.
         """
-        read, errors = READERS[format_of(file, form)], ImportErrors(skip_errors)
+        form, errors = format_of(file, form), ImportErrors(skip_errors)
         with (
             long_transaction(file) as connection,
             # Bytes that are not UTF-8 become surrogates, which the schema rejects.
@@ -155,7 +155,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         ):
             schema = create_schema.from_dict({"id": Integer(required=True, ge=1, le=MAX_ID)})()
             known = {field.data_key or name: field.allow_none for name, field in schema.load_fields.items()}
-            rows = read(iter_lines(stream, bar, errors), known, errors)
+            rows = READERS[form](iter_lines(stream, form, bar, errors), known, errors)
             # The first row decides whether the rows have ids.
             first = list(islice(rows, 1))
             if not any("id" in row for _, row in first):
