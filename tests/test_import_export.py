@@ -370,6 +370,22 @@ def test_database_error_is_a_one_line_error(runner: FlaskCliRunner, query: Query
 
 @sqlite_only
 @pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("columns", [("name", "secret_name"), ("secret_name", "name")])
+def test_export_of_a_blob_is_a_one_line_error(
+    runner: FlaskCliRunner, query: Query, tmp_path: Path, suffix: str, columns: tuple[str, str]
+) -> None:
+    """SQLite stores it in a column of any type."""
+    query(f"INSERT INTO hero (id, {', '.join(columns)}) VALUES (7, CAST('{SENTINEL}' AS BLOB), '{SENTINEL}')")
+    file = tmp_path / f"heroes.{suffix}"
+
+    result = runner.invoke(args=["heroes", "export", "--with-secrets", str(file)])
+
+    assert (result.exit_code, result.stderr) == (1, f"Error: id 7: {columns[0]} is binary data.\n")
+    assert not file.exists()
+
+
+@sqlite_only
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_stdout_has_only_the_exported_heroes(database_url: str, query: Query, suffix: str) -> None:
     store(query, *HEROES)
 

@@ -152,8 +152,18 @@ def header_problem(header: list[str], known: Known) -> str | None:
     return None
 
 
+def without_blobs(names: list[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """Yield the rows. Raises ClickException if one has bytes, which SQLite stores in a column of any type."""
+    for row in rows:
+        types = list(map(type, row))
+        if bytes in types:
+            raise click.ClickException(f"id {row[names.index('id')]}: {names[types.index(bytes)]} is binary data.")
+        yield row
+
+
 def write_rows(file: IO[str], form: str, names: list[str], rows: Iterable[Sequence[Any]], escape: bool) -> None:
     """Write rows as objects, or as CSV below a header. escape: defuse formulas in CSV."""
+    rows = without_blobs(names, rows)
     if form == "csv":
         writer = csv.writer(file)
         writer.writerow(names)
