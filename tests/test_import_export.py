@@ -385,6 +385,20 @@ def test_export_of_a_blob_is_a_one_line_error(
 
 
 @sqlite_only
+@pytest.mark.parametrize("column", ["name", "secret_name"])
+def test_export_of_text_that_is_not_utf_8_does_not_reveal_it(
+    runner: FlaskCliRunner, query: Query, tmp_path: Path, column: str
+) -> None:
+    store(query, HEROES[0])
+    query(f"UPDATE hero SET {column} = CAST('{SENTINEL}' || x'ff' AS TEXT)")
+
+    result = runner.invoke(args=["heroes", "export", "--with-secrets", str(tmp_path / "heroes.csv")])
+
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: database: Could not decode to UTF-8 column '{column}'\n"
+
+
+@sqlite_only
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_stdout_has_only_the_exported_heroes(database_url: str, query: Query, suffix: str) -> None:
     store(query, *HEROES)

@@ -1,6 +1,7 @@
 """The commands of a resource. Data goes to stdout or a file, messages to stderr."""
 
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
@@ -49,8 +50,9 @@ def long_transaction(file: str) -> Iterator[Connection]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.ClickException(f"{file}: {error.strerror}") from error
     except (SQLAlchemyError, db.engine.dialect.loaded_dbapi.Error) as error:
-        # The first line only: in the next ones PostgreSQL may quote the row.
-        raise click.ClickException(f"database: {getattr(error, 'orig', error)}".partition("\n")[0]) from error
+        # PostgreSQL may quote the row after the first line; sqlite3 quotes text that is not UTF-8 after "with text".
+        message = re.split("\n| with text ", str(getattr(error, "orig", error)))[0]
+        raise click.ClickException(f"database: {message}") from error
 
 
 def iter_valid_rows(rows: Rows, schema: Schema, errors: ImportErrors) -> Iterator[list[Any]]:
