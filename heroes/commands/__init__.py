@@ -1,6 +1,7 @@
 """The commands of a resource. Data goes to stdout or a file, messages to stderr."""
 
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
@@ -49,8 +50,9 @@ def long_transaction(file: str) -> Iterator[Connection]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.ClickException(f"{file}: {error.strerror}") from error
     except (SQLAlchemyError, db.engine.dialect.loaded_dbapi.Error) as error:
-        # The first line only: in the next ones PostgreSQL may quote the row.
-        raise click.ClickException(f"database: {getattr(error, 'orig', error)}".partition("\n")[0]) from error
+        # PostgreSQL may quote the row after the first line; sqlite3 quotes text that is not UTF-8 after "with text".
+        message = re.split("\n| with text ", str(getattr(error, "orig", error)))[0]
+        raise click.ClickException(f"database: {message}") from error
 
 
 def iter_valid_rows(rows: Rows, schema: Schema, errors: ImportErrors) -> Iterator[list[Any]]:
@@ -146,7 +148,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         Each row is validated like the body of a POST. Ids, if the file has them, are kept. Without --skip-errors all
         rows are imported, or none.
         """
-        read, errors = READERS[format_of(file, form)], ImportErrors(skip_errors)
+        form, errors = format_of(file, form), ImportErrors(skip_errors)
         with (
             long_transaction(file) as connection,
             # Bytes that are not UTF-8 become surrogates, which the schema rejects.
@@ -155,7 +157,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         ):
             schema = create_schema.from_dict({"id": Integer(required=True, ge=1, le=MAX_ID)})()
             known = {field.data_key or name: field.allow_none for name, field in schema.load_fields.items()}
-            rows = read(iter_lines(stream, bar, errors), known, errors)
+            rows = READERS[form](iter_lines(stream, form, bar, errors), known, errors)
             # The first row decides whether the rows have ids.
             first = list(islice(rows, 1))
             if not any("id" in row for _, row in first):

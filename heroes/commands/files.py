@@ -74,15 +74,18 @@ class ImportErrors:
         self.count += 1
 
 
-def iter_lines(stream: Any, bar: Any, errors: ImportErrors) -> Iterator[str]:
-    """Yield the lines of a file. One that is too long is an error, and becomes a blank line."""
+def iter_lines(stream: Any, form: str, bar: Any, errors: ImportErrors) -> Iterator[str]:
+    """Yield the lines of a file. One that is too long is an error, and becomes a blank line.
+
+    In CSV it may be a part of a value, so that it can't be skipped.
+    """
     stream.reconfigure(newline="")  # Keep the line breaks in values.
     for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), ""), 1):
         bar.update(len(line))
         if number == 1 and "\0" in line:
             errors.add(1, "Not a text file in UTF-8; it may be UTF-16", fatal=True)
         if len(line) > MAX_LINE:
-            errors.add(number, f"Longer than {MAX_LINE} characters")
+            errors.add(number, f"Longer than {MAX_LINE} characters", fatal=form == "csv")
             while line and line[-1] not in "\r\n":
                 line = stream.readline(MAX_LINE)
             line = "\n"
@@ -112,24 +115,22 @@ def read_csv(lines: Iterator[str], known: Known, errors: ImportErrors) -> Rows:
     """Yield the rows below a header. An empty value is null if the field allows it, otherwise an empty string."""
     reader = csv.reader(lines, strict=True)
     header: list[str] = []
-    while True:
-        number = reader.line_num + 1
-        try:
-            record = next(reader, None)
-        except csv.Error as error:
-            errors.add(number, f"Not valid CSV, {error}", fatal=not header)
-            continue
-        if record is None:
-            return
-        if not header:
-            header = [name.strip() for name in record]
-            if problem := header_problem(header, known):
-                errors.add(number, f"{problem}. The columns are {', '.join(known)}", fatal=True)
-        elif len(record) == len(header):
-            values = zip(header, record, strict=True)
-            yield number, {name: value or (None if known[name] else "") for name, value in values}
-        elif record:
-            errors.add(number, f"{len(record)} columns below a header of {len(header)}")
+    number = 1
+    try:
+        for record in reader:
+            if not header:
+                header = [name.strip() for name in record]
+                if problem := header_problem(header, known):
+                    errors.add(number, f"{problem}. The columns are {', '.join(known)}", fatal=True)
+            elif len(record) == len(header):
+                values = zip(header, record, strict=True)
+                yield number, {name: value or (None if known[name] else "") for name, value in values}
+            elif record:
+                errors.add(number, f"{len(record)} columns below a header of {len(header)}")
+            number = reader.line_num + 1
+    except csv.Error as error:
+        # Where the next record begins is unknown: the reader would take the rest of a quoted value for rows.
+        errors.add(number, f"Not valid CSV, {error}", fatal=True)
 
 
 def header_problem(header: list[str], known: Known) -> str | None:
@@ -151,8 +152,18 @@ def header_problem(header: list[str], known: Known) -> str | None:
     return None
 
 
+def without_blobs(names: list[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """Yield the rows. Raises ClickException if one has bytes, which SQLite stores in a column of any type."""
+    for row in rows:
+        types = list(map(type, row))
+        if bytes in types:
+            raise click.ClickException(f"id {row[names.index('id')]}: {names[types.index(bytes)]} is binary data.")
+        yield row
+
+
 def write_rows(file: IO[str], form: str, names: list[str], rows: Iterable[Sequence[Any]], escape: bool) -> None:
     """Write rows as objects, or as CSV below a header. escape: defuse formulas in CSV."""
+    rows = without_blobs(names, rows)
     if form == "csv":
         writer = csv.writer(file)
         writer.writerow(names)
