@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -516,6 +517,15 @@ def test_unresponsive_host_is_503_after_the_timeout() -> None:
             started = time.monotonic()
             assert client.get("/heroes/").status_code == 503
             assert time.monotonic() - started < 4
+        dispose(app)
+
+        # The waits of several threads do not add up.
+        app = create_app({"SQLALCHEMY_DATABASE_URI": f"postgresql://a@127.0.0.1:{port}/a?connect_timeout=2"})
+        started = time.monotonic()
+        with ThreadPoolExecutor(3) as threads:
+            answers = list(threads.map(lambda _: app.test_client().get("/heroes/").status_code, range(3)))
+        assert answers == [503, 503, 503]
+        assert time.monotonic() - started < 4
     dispose(app)
 
 

@@ -86,23 +86,18 @@ class Connector:
 
     def __call__(self, dialect: Any, record: object, arguments: Any, parameters: Any) -> Any:
         """Return a connection; called by SQLAlchemy. Raises psycopg's OperationalError."""
-        limit = WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT
-        deadline = time.monotonic() + limit
-        late = dialect.loaded_dbapi.OperationalError("no connection to the database in time")
-        if not self.lock.acquire(timeout=limit):
-            raise late
-        try:
+        deadline = time.monotonic() + (WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT)
+        # Nobody holds the lock beyond the deadline, after which those who waited for it wait no longer either.
+        with self.lock:
             if self.attempt is None:
                 self.deadline = deadline
                 self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
             wait([self.attempt], max(0.0, min(self.deadline, deadline) - time.monotonic()))
             self.failed = not self.attempt.done() or self.attempt.exception() is not None
             if not self.attempt.done():
-                raise late
+                raise dialect.loaded_dbapi.OperationalError("no connection to the database in time")
             attempt, self.attempt = self.attempt, None
             return attempt.result()
-        finally:
-            self.lock.release()
 
 
 def listen(engine: Engine, target: str | None) -> None:
