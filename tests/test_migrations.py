@@ -21,7 +21,7 @@ from sqlalchemy import inspect
 from heroes import create_app
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
-from heroes.storage.schema import known_revisions
+from heroes.storage.schema import is_behind, known_revisions
 from tests.commands import start_flask
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
 from tests.databases import migrated
@@ -103,6 +103,17 @@ def test_table_of_the_tutorial_gets_the_types_of_the_models(empty_database_url: 
         assert client.post("/heroes/", json=HERO | {"name": name, "age": age}).get_json()["age"] == age
     heroes = client.get("/heroes/?sort=name").get_json()
     assert [(hero["name"], hero["id"]) for hero in heroes] == [("B", 2147483649), ("b", 2147483648)]
+
+
+@postgres_only
+def test_columns_that_have_their_types_may_be_used_by_a_view(empty_app: Flask) -> None:
+    upgrade(revision="0004")
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW grown_ups AS SELECT id, name FROM hero WHERE age > 17")
+
+    upgrade()
+    with db.engine.connect() as connection:
+        assert not is_behind(connection)
 
 
 @sqlite_only

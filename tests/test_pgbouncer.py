@@ -269,7 +269,6 @@ def test_migrations_go_through_the_pooler(pgbouncer: Callable[..., PgBouncer]) -
     with ThreadPoolExecutor(3) as pool:
         done = list(pool.map(lambda _: flask(pooler, "db", "upgrade"), range(3)))
     assert [each.returncode for each in done] == [0] * 3, done
-    assert rows(pooler, "SELECT version_num FROM alembic_version") == [("0005",)]
     with clients(f"{pooler.url}?pgbouncer=true", 1) as [client]:
         assert client.get("/health/ready").status_code == 200
         assert client.post("/heroes/", json=HERO).status_code == 200

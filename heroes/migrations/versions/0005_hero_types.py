@@ -7,12 +7,21 @@ revision = "0005"
 down_revision = "0004"
 
 
+TYPES = {"id": sa.BigInteger(), "age": sa.BigInteger(), "name": sa.String(collation="C")}
+DIFFERENT = """
+    SELECT attname FROM pg_attribute LEFT JOIN pg_collation ON pg_collation.oid = attcollation
+    WHERE attrelid = 'hero'::regclass
+    AND (attname IN ('id', 'age') AND atttypid <> 'bigint'::regtype OR attname = 'name' AND collname <> 'C')
+"""
+
+
 def upgrade() -> None:
-    # SQLite's INTEGER has 64 bits. PostgreSQL leaves a column alone that has the type.
-    if op.get_bind().dialect.name == "postgresql":
-        for name in ("id", "age"):
-            op.alter_column("hero", name, type_=sa.BigInteger)
-        op.alter_column("hero", "name", type_=sa.String(collation="C"))
+    # SQLite's INTEGER has 64 bits.
+    connection = op.get_bind()
+    if connection.dialect.name == "postgresql":
+        # No other column: PostgreSQL alters none that a view uses, not even to the same type.
+        for name in connection.execute(sa.text(DIFFERENT)).scalars().all():
+            op.alter_column("hero", name, type_=TYPES[name])
         op.execute("ALTER SEQUENCE IF EXISTS hero_id_seq AS BIGINT")
 
 
