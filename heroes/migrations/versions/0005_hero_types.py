@@ -1,5 +1,7 @@
 """The types of the models in a PostgreSQL table that the tutorial made: 64-bit integers, names by code point."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -7,7 +9,7 @@ revision = "0005"
 down_revision = "0004"
 
 
-TYPES = {"id": sa.BigInteger(), "age": sa.BigInteger(), "name": sa.String(collation="C")}
+TYPES: dict[str, Any] = {"id": sa.BigInteger(), "age": sa.BigInteger(), "name": sa.String(collation="C")}
 DIFFERENT = """
     SELECT attname FROM pg_attribute LEFT JOIN pg_collation ON pg_collation.oid = attcollation
     WHERE attrelid = 'hero'::regclass
