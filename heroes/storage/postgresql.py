@@ -92,7 +92,7 @@ class Connector:
             if self.attempt is None:
                 self.deadline = deadline
                 self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
-            wait([self.attempt], max(0.0, min(self.deadline, deadline) - time.monotonic()))
+            wait([self.attempt], max(0.0, self.deadline - time.monotonic()))
             self.failed = not self.attempt.done() or self.attempt.exception() is not None
             if not self.attempt.done():
                 raise dialect.loaded_dbapi.OperationalError("no connection to the database in time")
