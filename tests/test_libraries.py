@@ -188,6 +188,17 @@ def test_jsonify_abort_and_async_views_work(app: Flask) -> None:
     assert client.get("/dumped").text == '{\n  "a": 1\n}'
 
 
+@pytest.mark.parametrize("status", [(), (404,)])
+def test_abort_with_a_response_answers_with_it(app: Flask, status: tuple[int, ...]) -> None:
+    @app.get("/aborted")
+    def aborted() -> NoReturn:
+        given = flask.Response("gone fishing", 418)
+        flask.abort(*status or (given,), **({"response": given} if status else {}))
+
+    response = app.test_client().get("/aborted")
+    assert (response.status_code, response.text) == (418, "gone fishing")
+
+
 def test_async_views_work(app: Flask) -> None:
     @app.get("/plain")
     async def plain() -> dict[str, bool]:

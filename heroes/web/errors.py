@@ -42,8 +42,10 @@ def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
             yield from located_errors(nested, *loc, *([] if key == SCHEMA else [name]))
 
 
-def handle_http_exception(error: exceptions.HTTPException) -> Response:
+def handle_http_exception(error: exceptions.HTTPException) -> Any:
     """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
+    if error.response is not None:
+        return error.response  # it was passed to abort()
     # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
     detail = vars(error).get("description") or error.name
     response = Response(orjson.dumps({"detail": detail}), error.code, content_type="application/json")
