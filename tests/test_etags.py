@@ -89,6 +89,14 @@ def test_more_etags_than_a_statement_takes_are_422(client: FlaskClient, etag: st
     assert client.get("/heroes/1").headers["ETag"] == etag
 
 
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("excess, too_long", [(0, False), (1, True)])
+def test_etags_have_at_most_4000_characters(client: FlaskClient, header: str, excess: int, too_long: bool) -> None:
+    etags = f'"{"x" * (3998 + excess)}"'
+
+    assert (client.patch("/heroes/1", json={"age": 1}, headers={header: etags}).status_code == 422) == too_long
+
+
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
 def test_missing_hero_is_404_with_any_if_match(client: FlaskClient, method: str) -> None:
     body = {"age": 7} if method == "PATCH" else None
