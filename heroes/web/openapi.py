@@ -8,17 +8,24 @@ from typing import Any
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Blueprint, Flask, current_app, make_response, redirect, render_template, request, url_for
-from marshmallow import fields
+from marshmallow import Schema, fields
 from werkzeug.wrappers import Response
 
 from heroes.config import TOKENLESS_METHODS, VERSION
 from heroes.web.fields import Integer, String
 from heroes.web.operation import json_response
 
+
+def json_content(schema: Any) -> dict[str, Any]:
+    """Return the `content` of a request or response; apispec resolves the schema, or the name of a component."""
+    return {"content": {"application/json": {"schema": schema}}}
+
+
 VALIDATION_ERROR = {
     "loc": {"title": "Location", "type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
     "msg": {"title": "Message", "type": "string"},
     "type": {"title": "Error Type", "type": "string"},
+    "input": {"title": "Input", "description": "Never sent; the tutorial's document has it"},
     "ctx": {"title": "Context", "type": "object"},
 }
 DETAIL = {"title": "Detail", "type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}
@@ -30,10 +37,10 @@ COMPONENTS: dict[str, dict[str, Any]] = {
 
 # What any operation may answer beyond success.
 COMMON_ERRORS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
-ERROR = {"application/json": {"schema": "Error"}}
-CONTENT: dict[int, dict[str, Any]] = {304: {}, 422: {"application/json": {"schema": "HTTPValidationError"}}}
+ERROR = json_content("Error")
+CONTENT: dict[int, Any] = {304: {}, 422: json_content("HTTPValidationError")}
 CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}}}
-NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": CHALLENGE, "content": ERROR}
+NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": CHALLENGE} | ERROR
 
 # Swagger UI uses inline styles.
 PAGE_POLICY = (
@@ -45,57 +52,61 @@ ASSETS = f"{files('flask_swagger_ui')}/dist"  # Swagger UI's own files
 blueprint = Blueprint("docs", __name__, static_folder=ASSETS, static_url_path="/docs/assets")
 
 
-def tutorial_property(converter: Any, field: fields.Field[Any], ret: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Describe one of our fields as FastAPI does. apispec calls this; `ret` is its own description of the field."""
+def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Describe a field as FastAPI does. apispec calls this; `ret` is its own description of the field."""
+    title = {"title": (field.name or "").replace("_", " ").title()} if isinstance(field.parent, Schema) else {}
+    if field.allow_none or getattr(field.parent, "partial", None):
+        ret.pop("default", None)
     if not isinstance(field, (Integer, String)):
-        return {}
+        return title
     kind = ret.pop("type")
     schema: dict[str, Any] = {"type": kind[0] if isinstance(kind, list) else kind}
     if isinstance(field, Integer):
         schema |= {key: bound for key, bound in (("minimum", field.ge), ("maximum", field.le)) if bound is not None}
     elif field.max_length is not None:
-        schema |= {"maxLength": field.max_length, "pattern": r"^[^\u0000]*$"}
-    title = {"title": (field.name or "").replace("_", " ").title()}
-    if field.allow_none:
-        ret.pop("default", None)
-        return title | {"anyOf": [schema, {"type": "null"}]}
-    return title | schema
+        # Not \u0000, which PCRE and RE2 don't know.
+        schema |= {"maxLength": field.max_length, "pattern": r"^[^\x00]*$"}
+    return title | ({"anyOf": [schema, {"type": "null"}]} if field.allow_none else schema)
 
 
-def describe(view: Any, path: str, method: str) -> dict[str, Any]:
+def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]:
     """Describe an operation, named as FastAPI does: the view's name, the path and the method."""
     operation = view.operation
+    name = re.sub(r"\W", "_", f"{view.__name__}{path}") + f"_{method}"
     summary, _, description = (inspect.getdoc(view) or "").partition("\n")
-    content = {"application/json": {"schema": operation.response} if operation.response else {}}
+    success = resolver.resolve_schema_dict(operation.response) if operation.response else {}
+    if "items" in success:
+        success["title"] = f"Response {name.replace('_', ' ').title()}"
     errors = COMMON_ERRORS | operation.errors
     if method == "get" and operation.headers and "if_none_match" in operation.headers.fields:
         errors[304] = "Not Modified"
-    parts = {"header": operation.headers, "path": operation.path, "query": operation.query}
+    # Some generated clients take them by position: the tutorial's come first.
+    parts = {"path": operation.path, "query": operation.query, "header": operation.headers}
     described: dict[str, Any] = {
-        "operationId": re.sub(r"\W", "_", f"{view.__name__}{path}") + f"_{method}",
+        "operationId": name,
         "summary": summary,
-        "tags": [],
         "parameters": [{"in": place, "schema": schema} for place, schema in parts.items() if schema],
-        "responses": {operation.status: {"description": "Successful Response", "content": content}},
+        "responses": {operation.status: {"description": "Successful Response"} | json_content(success)},
     }
     for status, meaning in errors.items():
-        described["responses"][status] = {"description": meaning, "content": CONTENT.get(status, ERROR)}
+        described["responses"][status] = {"description": meaning} | CONTENT.get(status, ERROR)
     if description.strip():
         described["description"] = description.strip()
     if operation.body:
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": operation.body}}}
+        described["requestBody"] = {"required": True} | json_content(operation.body)
     return described
 
 
 def document(app: Flask) -> dict[str, Any]:
+    """Return the document of the views that have an operation."""
     plugin = MarshmallowPlugin()
     spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
     plugin.map_to_openapi_type(Integer, fields.Integer)  # type: ignore[no-untyped-call]
     plugin.map_to_openapi_type(String, fields.String)  # type: ignore[no-untyped-call]
-    assert plugin.converter is not None
-    plugin.converter.add_attribute_function(tutorial_property)  # type: ignore[no-untyped-call]
+    assert plugin.converter is not None and plugin.resolver is not None
+    plugin.converter.add_attribute_function(describe_field)  # type: ignore[no-untyped-call]
     for name, schema in COMPONENTS.items():
-        spec.components.schema(name, {"type": "object", "title": name} | schema)
+        spec.components.schema(name, {"type": "object"} | schema)
     asks_for_tokens = app.config["API_TOKENS"] is not None
     if asks_for_tokens:
         spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
@@ -107,12 +118,15 @@ def document(app: Flask) -> dict[str, Any]:
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            described = describe(view, path, method.lower())
+            described = describe(view, path, method.lower(), plugin.resolver)
             if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
                 described["security"] = [{"bearer": []}]
                 described["responses"][401] = NOT_AUTHENTICATED
             spec.path(path, operations={method.lower(): described})
-    return spec.to_dict()
+    described = spec.to_dict()
+    for name, schema in described["components"]["schemas"].items():
+        schema["title"] = name
+    return described
 
 
 @blueprint.get("/")
