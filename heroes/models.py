@@ -1,6 +1,6 @@
 """The tables. A change here needs a migration in migrations/versions; a test compares the two."""
 
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import JSON, Dialect, String, TypeDecorator
 from sqlalchemy.orm import Mapped, mapped_column
@@ -10,7 +10,7 @@ from heroes.storage.columns import Int64, ResourceMixin, Text
 
 
 class Hero(ResourceMixin, Base):
-    """A hero. `secret_name` goes in and never comes out."""
+    """A hero. No response has its `secret_name`."""
 
     __tablename__ = "hero"
 
@@ -19,14 +19,18 @@ class Hero(ResourceMixin, Base):
     secret_name: Mapped[str] = mapped_column(String)
 
 
-class RecordedRow(TypeDecorator[dict[str, Any]]):
-    """A row as a JSON object. Release 1.0.0 stored a list of a hero's values."""
+class RecordedAnswer(TypeDecorator[dict[str, Any]]):
+    """The content of a response, and the version of its row. Earlier releases stored a hero's values."""
 
     impl = JSON
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
-        return dict(zip(("name", "age", "id", "version"), value, strict=True)) if isinstance(value, list) else value
+        if isinstance(value, list):
+            value = dict(zip(("name", "age", "id", "version"), value, strict=True))
+        if value is None or "content" in value:
+            return cast(dict[str, Any] | None, value)
+        return {"version": value.pop("version"), "content": value}
 
 
 class IdempotencyKey(Base):
@@ -37,5 +41,5 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(String, primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String)  # SHA-256 of the values that were sent
     created_at: Mapped[int] = mapped_column(Int64, index=True)  # seconds since 1970
-    answer: Mapped[dict[str, Any] | None] = mapped_column(RecordedRow)  # the public columns and the version of the row
+    answer: Mapped[dict[str, Any] | None] = mapped_column(RecordedAnswer)
     resource: Mapped[str] = mapped_column(String, server_default="hero")  # the name of the row's table

@@ -1,8 +1,6 @@
 """Request and response schemas: the tutorial's models."""
 
-from typing import Any
-
-from heroes.web.fields import INT64_MAX, INT64_MIN, BaseSchema, Integer, String
+from heroes.web.fields import BaseSchema, Id, Integer, PartialSchema, String
 from heroes.web.parameters import PageQuery, Sort
 
 NAME_LENGTH = 500
@@ -30,17 +28,14 @@ class HeroCreate(HeroBase):
     secret_name = String(required=True, max_length=NAME_LENGTH, metadata=SECRET_NAME)
 
 
-class HeroUpdate(HeroCreate):
-    """Changes to a hero: the fields of HeroCreate. A missing one keeps its value."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"partial": True} | kwargs)
+class HeroUpdate(PartialSchema, HeroCreate):
+    """Changes to a hero."""
 
 
 class HeroPath(BaseSchema):
-    """The path of one hero. An id that the column can't hold is valid; there is just no such hero."""
+    """The path of one hero."""
 
-    hero_id = Integer(required=True, ge=None, le=None, metadata={"minimum": INT64_MIN, "maximum": INT64_MAX})
+    hero_id = Id(required=True)
 
 
 class HeroQuery(PageQuery):

@@ -80,7 +80,7 @@ MANY = {
     " SELECT 'n' || i, i, 's' FROM generate_series(1, 20000) AS i",
 }
 VALUES = {"name": "n5", "age": 5, "min_age": 19990, "max_age": 10, "after": 19990}
-INDEXES = {"min_age": "ix_hero_age", "max_age": "ix_hero_age", "after": "hero_pkey|INTEGER PRIMARY KEY"}
+INDEXES = {"after": "hero_pkey|INTEGER PRIMARY KEY"}
 EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN "}
 
 
@@ -97,5 +97,5 @@ def test_each_filter_uses_an_index(app: Flask, client: FlaskClient, query: Query
         with db.engine.connect() as connection:
             plan = str(connection.exec_driver_sql(EXPLAIN[dialect] + statement, values).all())
 
-    assert re.search(INDEXES.get(name, f"ix_hero_{name}"), plan), plan
+    assert re.search(INDEXES.get(name, f"ix_hero_{re.sub('^(min|max)_', '', name)}"), plan), plan
     assert not re.search("SCAN hero|Seq Scan", plan), plan

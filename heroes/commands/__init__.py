@@ -4,7 +4,7 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 from marshmallow import Schema, ValidationError
+from marshmallow.fields import Field
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, delete, exists, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,7 +20,8 @@ from heroes.commands.files import READERS, ImportErrors, Rows, format_of, iter_l
 from heroes.extensions import db
 from heroes.storage.locks import writer_lock
 from heroes.storage.sqlite import check_files
-from heroes.web.fields import Integer
+from heroes.web.errors import located_errors
+from heroes.web.fields import Integer, String
 
 MAX_ID = 2**53 - 1  # the largest integer that all JSON clients read exactly
 STEP = 1000  # pages copied at a time
@@ -55,9 +57,8 @@ def long_transaction(file: str) -> Iterator[Connection]:
         raise click.ClickException(f"database: {message}") from error
 
 
-def iter_valid_rows(rows: Rows, schema: Schema, errors: ImportErrors) -> Iterator[list[Any]]:
-    """Yield the line number and the values of each valid row."""
-    names = list(schema.load_fields)
+def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: ImportErrors) -> Iterator[list[Any]]:
+    """Yield the line number and the values of the named columns of each valid row."""
     for line, row in rows:
         if ("id" in row) is not ("id" in names):
             errors.add(line, "id: Must be in every row or in none")
@@ -65,15 +66,26 @@ def iter_valid_rows(rows: Rows, schema: Schema, errors: ImportErrors) -> Iterato
         try:
             loaded = schema.load(row)
         except ValidationError as error:
-            errors.add(line, "; ".join(f"{name}: {message['msg']}" for name, message in error.messages_dict.items()))
+            found = located_errors(error.messages)
+            errors.add(line, "; ".join(": ".join([*map(str, each["loc"]), each["msg"].rstrip(".")]) for each in found))
             continue
         yield [line, *map(loaded.get, names)]
+
+
+def dump_values(rows: Iterable[Sequence[Any]], fields: Sequence[Field[Any]]) -> Iterable[Sequence[Any]]:
+    """Return rows whose values are dumped by their fields. Integer and String leave a value as it is."""
+    if all(isinstance(field, (Integer, String)) for field in fields):
+        return rows
+    return (
+        [field.serialize("", value, lambda it, *_: it) for field, value in zip(fields, row, strict=True)]
+        for row in rows
+    )
 
 
 def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows: Iterator[list[Any]]) -> Table:
     """Return a temporary table of rows: their line numbers and the named columns of a table.
 
-    By way of it the rows become visible all at once, or not at all.
+    Staging makes all rows visible at once, or none.
     """
     postgresql = connection.dialect.name == "postgresql"
     staged = Table(
@@ -86,6 +98,11 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
         # Behind a pooler the server's session is another client's after the commit.
         postgresql_on_commit="DROP",
     )
+    # The driver is used directly: what SQLAlchemy does to a value of a column's type is left to do.
+    dialect = connection.dialect
+    processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in staged.c]
+    if any(processors):
+        rows = ([each(value) if each else value for each, value in zip(processors, row, strict=True)] for row in rows)
     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {staged.fullname}")
     staged.create(connection)
     cursor: Any = connection.connection.cursor()
@@ -101,8 +118,9 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
 def move_rows(connection: Connection, staged: Table, table: Table, errors: ImportErrors) -> int:
     """Insert the staged rows into the table, commit, and return their number. Rows whose id is taken are errors."""
     postgresql = connection.dialect.name == "postgresql"
+    quoted = connection.dialect.identifier_preparer.format_table(table)
     if postgresql:
-        connection.exec_driver_sql(f"LOCK TABLE {table.fullname} IN SHARE ROW EXCLUSIVE MODE")
+        connection.exec_driver_sql(f"LOCK TABLE {quoted} IN SHARE ROW EXCLUSIVE MODE")
     else:
         connection.exec_driver_sql("COMMIT")
         # 16 MB hold most of the indexes; with the default of 2 MB a million rows take half as long again.
@@ -122,7 +140,7 @@ def move_rows(connection: Connection, staged: Table, table: Table, errors: Impor
     count = connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount
     if postgresql and "id" in staged.c:
         # Do not generate the imported ids again. SQLite's AUTOINCREMENT knows them.
-        sequence = func.pg_get_serial_sequence(table.fullname, "id")
+        sequence = func.pg_get_serial_sequence(quoted, "id")
         last_id = select(func.max(table.c.id)).scalar_subquery()
         connection.execute(select(func.setval(sequence, func.greatest(func.nextval(sequence), last_id))))
     connection.commit()
@@ -162,8 +180,9 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             first = list(islice(rows, 1))
             if not any("id" in row for _, row in first):
                 schema = create_schema()
-            values = iter_valid_rows(chain(first, rows), schema, errors)
-            staged = stage_rows(connection, table, schema.load_fields, values)
+            names = [field.attribute or name for name, field in schema.load_fields.items()]
+            values = iter_valid_rows(chain(first, rows), schema, names, errors)
+            staged = stage_rows(connection, table, names, values)
             with writer_lock():
                 check_files(connection)
                 count = move_rows(connection, staged, table, errors)
@@ -187,8 +206,9 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             raise click.UsageError("--escape-formulas is for CSV only.")
         fields = public_schema().fields | (create_schema().fields if with_secrets else {})
         # Under the names that an import reads.
-        names = {"id": "id"} | {name: field.data_key or name for name, field in fields.items()}
-        columns = [column.label(names[column.name]) for column in table.c if column.name in names]
+        keys = {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
+        columns = [column for column in table.c if column.name in keys]
+        names, fields_in_order = zip(*(keys[column.name] for column in columns), strict=True)
         query = select(*columns).order_by(table.c.id)
         with long_transaction(file) as connection:
             if connection.dialect.name == "postgresql":
@@ -201,7 +221,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
                 click.open_file(target, "w", encoding="utf-8") as stream,
                 progress(count, result) as rows,
             ):
-                write_rows(stream, form, [column.name for column in columns], rows, escape_formulas)
+                write_rows(stream, form, names, dump_values(rows, fields_in_order), escape_formulas)
         click.echo(f"{count} {name} exported", err=True)
 
     @group.command("backup")
@@ -212,6 +232,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         FILE is replaced at the end, or left as it was. To restore it: stop the service, delete database.db-wal and
         database.db-shm if they exist, and copy FILE to database.db.
         """
+        if file == "-":
+            raise click.UsageError("A backup is a file, not a stream.")
         if db.engine.dialect.name != "sqlite":
             raise click.ClickException("This is for SQLite. For PostgreSQL use pg_dump --format=custom --file=FILE.")
         if os.path.exists(file) and not os.path.isfile(file):

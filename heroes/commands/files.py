@@ -152,7 +152,7 @@ def header_problem(header: list[str], known: Known) -> str | None:
     return None
 
 
-def without_blobs(names: list[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+def without_blobs(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
     """Yield the rows. Raises ClickException if one has bytes, which SQLite stores in a column of any type."""
     for row in rows:
         types = list(map(type, row))
@@ -161,7 +161,7 @@ def without_blobs(names: list[str], rows: Iterable[Sequence[Any]]) -> Iterator[S
         yield row
 
 
-def write_rows(file: IO[str], form: str, names: list[str], rows: Iterable[Sequence[Any]], escape: bool) -> None:
+def write_rows(file: IO[str], form: str, names: Sequence[str], rows: Iterable[Sequence[Any]], escape: bool) -> None:
     """Write rows as objects, or as CSV below a header. escape: defuse formulas in CSV."""
     rows = without_blobs(names, rows)
     if form == "csv":
@@ -169,7 +169,7 @@ def write_rows(file: IO[str], form: str, names: list[str], rows: Iterable[Sequen
         writer.writerow(names)
         writer.writerows(map(escape_formulas, rows) if escape else rows)
     else:
-        file.writelines(orjson.dumps(dict(zip(names, row, strict=True))).decode() + "\n" for row in rows)
+        file.writelines(orjson.dumps(dict(zip(names, row, strict=True)), default=str).decode() + "\n" for row in rows)
     file.flush()
 
 

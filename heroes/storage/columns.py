@@ -1,6 +1,7 @@
 """Column types, and what every resource's table has."""
 
 from secrets import randbelow
+from typing import Any
 
 from sqlalchemy import BigInteger, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -20,11 +21,11 @@ class ResourceMixin:
     """The columns of a resource: an id that is never given out twice, and a version for its ETag."""
 
     # Without AUTOINCREMENT SQLite gives out the highest id again after its row is deleted.
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__: Any = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(Int64, primary_key=True, sort_order=-1)
-    # Random: a row that gets the id of a deleted one, or is changed again after a backup was restored, must not get an
-    # ETag that another content had. The server's default is for programs that don't know the column, like the tutorial.
+    # Random: a row that reuses an id, or changes again after a backup was restored, must not get an ETag that stood for
+    # other content. The server's default is for programs that don't know the column, like the tutorial.
     version: Mapped[int] = mapped_column(
         Int64, default=random_version, onupdate=random_version, server_default="1", sort_order=1
     )

@@ -1,11 +1,13 @@
-"""Fields with pydantic's coercion rules, and the schema base class. Independent of Flask and SQLAlchemy.
+"""Fields with pydantic's coercion rules, and the base classes of schemas. Independent of Flask and SQLAlchemy.
 
+Use them instead of marshmallow's own String and Integer, which let values through that a database can't store.
 The rules, error types and messages are those of pydantic 2 in lax mode (https://docs.pydantic.dev/latest/errors/).
 A validation error is a mapping {"type", "loc", "msg", "ctx"?}; web.errors fills its "loc".
 """
 
 import math
 import re
+import sys
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields
@@ -44,7 +46,7 @@ INTEGER = re.compile(
     re.VERBOSE,
 )
 # The longest integer that pydantic, like Python, reads from a string. int_parsing_size is for plain digits only.
-MAX_DIGITS = 4300
+MAX_DIGITS = min(4300, sys.get_int_max_str_digits() or 4300)
 TOO_MANY_DIGITS = re.compile(rf"-?[1-9][0-9]{{{MAX_DIGITS}}}")
 
 
@@ -103,6 +105,17 @@ class Integer(fields.Field[Any]):
         return number
 
 
+class Id(Integer):
+    """An id in a path. One that the column can't hold is valid, and loaded as one that no row has."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(ge=None, le=None, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        number = super()._deserialize(value, attr, data, **kwargs)
+        return number if INT64_MIN <= number <= INT64_MAX else INT64_MIN
+
+
 class String(fields.Field[Any]):
     """A string of at most `max_length` characters that both databases can store and index."""
 
@@ -134,3 +147,10 @@ class BaseSchema(Schema):
     def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
         """Return the value that a field dumps. Of a dict it is the item, which saves a sixth of the time for a list."""
         return obj[attr] if isinstance(obj, dict) and attr in obj else super().get_attribute(obj, attr, default)
+
+
+class PartialSchema(BaseSchema):
+    """A schema of changes: a missing field keeps its value."""
+
+    def __init__(self, *, partial: Any = True, **kwargs: Any) -> None:
+        super().__init__(partial=partial, **kwargs)

@@ -6,20 +6,23 @@ from typing import Any
 
 import orjson
 from flask import abort
+from marshmallow import Schema
 from sqlalchemy import Table, bindparam, delete, select, text, update
 from werkzeug.exceptions import ServiceUnavailable
 
 from heroes.storage.transactions import Row, fetch, transaction
 from heroes.web.fields import error
+from heroes.web.operation import to_json
 
 KEY_LIFETIME = 24 * 60 * 60  # seconds
-MAX_FORGOTTEN = 100  # expired keys that a request deletes: all of them at once may take longer than it may last
+MAX_FORGOTTEN = 100  # expired keys that a request deletes: all at once could exceed its time limit
 
 
 class IdempotencyKeys:
     """The table of keys, see models.IdempotencyKey."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, public: Schema) -> None:
+        self.public = public
         expired = table.c.created_at < bindparam("before")
         oldest = select(table.c.key).where(expired).order_by(table.c.created_at).limit(MAX_FORGOTTEN)
         some = table.c.key.in_(oldest.with_for_update(skip_locked=True))
@@ -33,12 +36,13 @@ class IdempotencyKeys:
         self.record = update(table).where(table.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
         self.recall = select(table).where(table.c.key == bindparam("key"))
 
-    def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, dict[str, str]]:
-        """Create a row and record it under the key, in one transaction; or return the one recorded there.
+    def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, Row]:
+        """Create a row and record the response's content under the key, in one transaction.
 
-        Returns the row, and headers that tell a recorded one. Aborts with 422 if the key had other values.
+        Returns the row and {}, or {} and what an earlier request recorded: `content` and `version`. Aborts with 422 if
+        the key had other values.
         """
-        fingerprint = hashlib.sha256(orjson.dumps(values)).hexdigest()
+        fingerprint = hashlib.sha256(orjson.dumps(values, default=str)).hexdigest()
         now = int(time.time())
         claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": resource}
         with transaction() as connection:
@@ -46,7 +50,9 @@ class IdempotencyKeys:
             fetch(connection, self.forget, {"before": now - KEY_LIFETIME, "key": key})
             if fetch(connection, self.claim, claim):
                 [created] = fetch(connection, statement, values)
-                fetch(connection, self.record, {"claimed": key, "answer": created})
+                content = orjson.loads(to_json(self.public.dump(created)))
+                answer = {"content": content, "version": created["version"]}
+                fetch(connection, self.record, {"claimed": key, "answer": answer})
                 return created, {}
             found = fetch(connection, self.recall, {"key": key})
         if not found:
@@ -55,4 +61,4 @@ class IdempotencyKeys:
         [recorded] = found
         if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
             abort(422, [error("value_error", "was used with another body") | {"loc": ["header", "idempotency-key"]}])
-        return recorded["answer"], {"Idempotent-Replayed": "true"}
+        return {}, recorded["answer"]

@@ -6,7 +6,9 @@ from typing import Any
 
 import orjson
 from flask import Response, abort, current_app, request
-from marshmallow import Schema, ValidationError
+from flask.json.provider import DefaultJSONProvider
+from marshmallow import Schema, ValidationError, missing
+from werkzeug.wrappers import Response as BaseResponse
 
 from heroes.web.errors import located_errors
 from heroes.web.fields import Error
@@ -15,13 +17,21 @@ from heroes.web.requests import read_body
 SchemaLike = Schema | type[Schema] | None
 
 
+class Dumped(dict[str, Any]):
+    """Content of a response that a schema has dumped already."""
+
+
 def instance(schema: SchemaLike) -> Schema | None:
     return schema() if isinstance(schema, type) else schema
 
 
+def to_json(content: Any) -> bytes:
+    """Return compact JSON, like the tutorial's. Of what orjson does not know, it has what Flask's jsonify() makes."""
+    return orjson.dumps(content, default=DefaultJSONProvider.default)
+
+
 def json_response(content: Any, status: int = 200) -> Response:
-    """Return a response with compact JSON, like the tutorial's."""
-    return Response(orjson.dumps(content), status, content_type="application/json")
+    return Response(to_json(content), status, content_type="application/json")
 
 
 class operation:
@@ -49,8 +59,10 @@ class operation:
         self.status, self.errors = status, errors or {}
 
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        fields = self.headers.fields.items() if self.headers else ()
-        names = [field.data_key or name for name, field in fields]
+        fields = self.headers.fields if self.headers else {}
+        names = [field.data_key or name for name, field in fields.items()]
+        # Then there is nothing to load for most requests: they have none of the headers.
+        optional = not any(field.required or field.load_default is not missing for field in fields.values())
         readers: list[tuple[str, Schema | None, Callable[[], Any]]] = [
             ("path", self.path, lambda: request.view_args),
             # The last value of a repeated key.
@@ -62,15 +74,14 @@ class operation:
         dump = self.response.dump if self.response else None
 
         @wraps(view)
-        def operate(**view_args: Any) -> Any:
+        def operate(*this: Any, **view_args: Any) -> Any:
             arguments: list[Any] = []
-            named: dict[str, Any] = {}
+            named: dict[str, Any] = {} if self.path else view_args
             failures: list[Error] = []
             for place, load, read in parts:
                 try:
                     data = read()
-                    # Most requests have none of the headers.
-                    loaded = load(data) if data or place != "header" else {}
+                    loaded = {} if place == "header" and optional and not data else load(data)
                 except ValidationError as error:
                     failures += located_errors(error.messages, place)
                     continue
@@ -80,11 +91,13 @@ class operation:
                     named |= loaded
             if failures:
                 abort(422, failures)
-            result = current_app.ensure_sync(view)(*arguments, **named)
-            if isinstance(result, Response):
-                return result
+            result = current_app.ensure_sync(view)(*this, *arguments, **named)
             content, *rest = result if isinstance(result, tuple) else (result,)
-            answer = json_response(dump(content) if dump else content, self.status)
+            if isinstance(content, BaseResponse):
+                return result
+            if dump and not isinstance(content, Dumped):
+                content = dump(content)
+            answer = json_response(content, self.status)
             return (answer, *rest) if rest else answer
 
         operate.operation = self  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from operator import ge, le
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -25,7 +26,7 @@ class Listing:
     def __init__(self, model: type[Any], public: type[BaseSchema]) -> None:
         # Statements on the table, not on the class: they are executed without a session.
         self.table = cast(Table, model.__table__)
-        # The schema may have fields that are no columns, and columns under another name.
+        # Not every field is a column; `attribute` may name another one.
         names = {"id", "version", *(field.attribute or name for name, field in public().dump_fields.items())}
         self.columns = [column for column in self.table.c if column.name in names]
 
@@ -39,7 +40,7 @@ class Listing:
         if name == "after":
             return columns.id > value
         bound, _, column = name.partition("_")
-        return columns[column] >= value if bound == "min" else columns[column] <= value
+        return cast(ColumnElement[bool], {"min": ge, "max": le}[bound](columns[column], value))
 
     def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
         """Return the ORDER BY of a sort: ties by id, NULLs last."""
@@ -76,7 +77,9 @@ class Listing:
 
 def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
     """Return the Link to the next page. It repeats the parameters that the client sent and the operation has."""
-    sent = {key: value for key, value in query.items() if key in request.args and key not in ("after", "offset")}
+    kept = [key for key in query if key in request.args and key not in ("after", "offset")]
+    # As they were sent: not every loaded value has the same form.
+    sent = {key: request.args.getlist(key)[-1] for key in kept}
     step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
     link = f'<?{urlencode(sent | step)}>; rel="next"'
     return {"Link": link} if len(link) <= MAX_LINK else {}

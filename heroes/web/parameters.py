@@ -31,6 +31,7 @@ class PageQuery(BaseSchema):
     """A page of a list. A subclass adds filters and `sort`.
 
     A filter is named after a column (equal), or that with `min_` or `max_` in front (greater or equal, less or equal).
+    It can't have a data_key.
     """
 
     offset = Integer(ge=0, load_default=0, metadata={"description": "How many to skip"})

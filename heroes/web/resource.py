@@ -10,8 +10,9 @@ from werkzeug.datastructures import ETags
 from werkzeug.http import quote_etag
 
 from heroes.storage.transactions import Row, read, write
-from heroes.web.fields import INT64_MAX, INT64_MIN, BaseSchema
+from heroes.web.fields import BaseSchema
 from heroes.web.idempotency import IdempotencyKeys
+from heroes.web.operation import Dumped
 from heroes.web.pages import Listing
 
 Content = tuple[Row, dict[str, str]]  # a row, which the response schema dumps, and headers
@@ -30,7 +31,9 @@ class Resource(Listing):
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
         super().__init__(model, public)
-        self.keys = IdempotencyKeys(cast(Table, keys.__table__))
+        self.keys = IdempotencyKeys(cast(Table, keys.__table__), public())
+        # See ResourceMixin. A class with __table_args__ of its own must repeat it.
+        assert self.table.dialect_options["sqlite"]["autoincrement"], f"{model.__name__} needs sqlite_autoincrement"
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
         self.this_row = self.table.c.id == bindparam("this_id")
         self.insert_statement = insert(self.table).returning(*self.columns)
@@ -46,7 +49,7 @@ class Resource(Listing):
             values: dict[Any, Any] = {self.table.c[name]: bindparam(name) for name in sorted(changed)}
             statement = update(self.table).values(values).returning(*self.columns)
         statement = statement.where(self.this_row)
-        # As text: ETags that are not ours match no version.
+        # Compared as text, so that a foreign ETag matches nothing instead of failing.
         etag = self.table.c.version.cast(String)
         if match:
             statement = statement.where(etag.in_(bindparam("if_match", expanding=True)))
@@ -56,7 +59,7 @@ class Resource(Listing):
 
     def find(self, row_id: int) -> Row:
         """Return a row. Raises NotFound."""
-        rows = read(self.select_statement, {"this_id": row_id}) if INT64_MIN <= row_id <= INT64_MAX else []
+        rows = read(self.select_statement, {"this_id": row_id})
         if not rows:
             abort(404, self.errors[404])
         return rows[0]
@@ -68,7 +71,7 @@ class Resource(Listing):
         self, row_id: int, changes: Row | None, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS
     ) -> Row:
         """Change a row, or delete it if changes is None. Raises NotFound and PreconditionFailed."""
-        # Not "id": an UPDATE would set the column that a parameter is named after.
+        # Not "id": an UPDATE would also set the column of that name.
         parameters: Row = (changes or {}) | {"this_id": row_id}
         if not if_match.star_tag:
             # Weak tags match nothing (RFC 9110, 13.1.1), but count in If-None-Match (13.1.2).
@@ -76,7 +79,7 @@ class Resource(Listing):
         if excluded := comparable(if_none_match.as_set(include_weak=True)):
             parameters["if_none_match"] = excluded
         row = None
-        if INT64_MIN <= row_id <= INT64_MAX and not if_none_match.star_tag:
+        if not if_none_match.star_tag:
             changed = None if changes is None else frozenset(changes)
             row = write(self.write_statement(changed, not if_match.star_tag, bool(excluded)), parameters)
         if row is None:
@@ -89,8 +92,11 @@ class Resource(Listing):
         # Some clients send an option that is not set as an empty header.
         if not idempotency_key:
             return self.with_etag(cast(Row, write(self.insert_statement, values)))
-        row, headers = self.keys.create_once(idempotency_key, self.table.name, self.insert_statement, values)
-        return row, self.with_etag(row)[1] | headers
+        created, recorded = self.keys.create_once(idempotency_key, self.table.name, self.insert_statement, values)
+        if created:
+            return self.with_etag(created)
+        _, headers = self.with_etag(recorded)
+        return Dumped(recorded["content"]), headers | {"Idempotent-Replayed": "true"}
 
     def read(self, row_id: int, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS) -> Content | Response:
         """Return a row, or 304. Raises NotFound and PreconditionFailed, in the order of RFC 9110, 13.2.2."""

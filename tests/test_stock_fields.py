@@ -1,0 +1,230 @@
+"""A resource whose fields are marshmallow's own: over HTTP, with a key, in a Link, in the document, in an import."""
+
+import datetime
+import decimal
+import enum
+import json
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient, FlaskCliRunner
+from marshmallow import fields
+from sqlalchemy import JSON, Enum, Numeric, TypeDecorator
+from sqlalchemy import String as Characters
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from heroes.commands import resource_commands
+from heroes.extensions import db
+from heroes.models import IdempotencyKey
+from heroes.storage.columns import ResourceMixin
+from heroes.web.fields import BaseSchema, Id, Integer, PartialSchema, String
+from heroes.web.openapi import document
+from heroes.web.operation import operation
+from heroes.web.parameters import ConditionHeaders, CreateHeaders, ListHeaders, PageQuery, Sort
+from heroes.web.resource import Resource
+from tests.constants import Query
+
+
+class Base(DeclarativeBase):
+    """Apart from the tables of the service."""
+
+
+class Side(enum.Enum):
+    """Its names are what clients send; its values are not."""
+
+    good = 1
+    bad = 2
+
+
+class Reversed(TypeDecorator[str]):
+    """Text that is stored in reverse."""
+
+    impl = Characters
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
+        return value and str(value)[::-1]
+
+    process_result_value = process_bind_param
+
+
+class User(ResourceMixin, Base):
+    """Its name is a reserved word of PostgreSQL."""
+
+    __tablename__ = "user"
+
+    name: Mapped[str] = mapped_column(Reversed)
+    born: Mapped[datetime.date | None]
+    seen: Mapped[datetime.datetime | None]
+    side: Mapped[Side | None] = mapped_column(Enum(Side, native_enum=False))
+    fee: Mapped[decimal.Decimal | None] = mapped_column(Numeric(8, 2))
+    token: Mapped[uuid.UUID | None]
+    tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class UserCreate(BaseSchema):
+    name = String(required=True, max_length=20)
+    birthday = fields.Date(attribute="born", allow_none=True, load_default=None)
+    seen = fields.DateTime(allow_none=True, load_default=None)
+    side = fields.Enum(Side, allow_none=True, load_default=None)
+    fee = fields.Decimal(allow_none=True, load_default=None)
+    token = fields.UUID(allow_none=True, load_default=None)
+    tags = fields.List(fields.Str(), allow_none=True, load_default=None)
+
+
+class UserPublic(UserCreate):
+    id = Integer(required=True)
+
+
+class UserUpdate(PartialSchema, UserCreate):
+    side = fields.Enum(Side, load_default=Side.good)
+
+
+class UserPath(BaseSchema):
+    user_id = Id(required=True)
+
+
+class UserQuery(PageQuery):
+    side = fields.Enum(Side)
+    min_seen = fields.DateTime()
+    seen = fields.DateTime()
+    sort = Sort("seen")
+
+
+USER = {
+    "name": "Ann",
+    "birthday": "2001-02-03",
+    "seen": "2020-01-02T03:04:05",
+    "side": "bad",
+    "fee": "12.50",
+    "token": "00000000-0000-0000-0000-00000000002a",
+    "tags": ["a", "b"],
+}
+
+
+@pytest.fixture
+def users(app: Flask) -> Iterator[FlaskClient]:
+    """A client of /users/ on an empty table."""
+    resource = Resource(User, UserPublic, keys=IdempotencyKey)
+
+    @operation(body=UserCreate, headers=CreateHeaders, response=UserPublic, status=201)
+    def create_user(user: dict[str, Any], **key: str) -> Any:
+        return resource.create(user, **key)
+
+    @operation(query=UserQuery, headers=ListHeaders, response=UserPublic(many=True))
+    def read_users(query: dict[str, Any], **prefer: str) -> Any:
+        return resource.page(query, **prefer)
+
+    @operation(path=UserPath, body=UserUpdate, headers=ConditionHeaders, response=UserPublic)
+    def update_user(changes: dict[str, Any], user_id: int, **conditions: Any) -> Any:
+        return resource.update(user_id, changes, **conditions)
+
+    app.add_url_rule("/users/", view_func=create_user, methods=["POST"])
+    app.add_url_rule("/users/", view_func=read_users)
+    app.add_url_rule("/users/<user_id>", view_func=update_user, methods=["PATCH"])
+    app.cli.add_command(resource_commands("users", User, UserCreate, UserPublic))
+    with app.app_context():
+        Base.metadata.create_all(db.engine)
+    yield app.test_client()
+    with app.app_context():
+        Base.metadata.drop_all(db.engine)
+
+
+def test_keyed_post_is_replayed(users: FlaskClient, query: Query) -> None:
+    headers = {"Idempotency-Key": "a"}
+    first, again = (users.post("/users/", json=USER, headers=headers) for _ in range(2))
+
+    assert (first.status_code, first.json) == (201, USER | {"id": 1})
+    assert (again.status_code, again.json, again.headers["ETag"]) == (201, first.json, first.headers["ETag"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert query('SELECT count(*) FROM "user"') == [(1,)]
+
+
+def test_link_repeats_filters_as_they_were_sent(users: FlaskClient) -> None:
+    for _ in range(2):
+        users.post("/users/", json=USER)
+
+    page = users.get("/users/?side=bad&min_seen=2019-01-01T00:00:00&limit=1")
+    link = page.headers["Link"].partition(">")[0].removeprefix("<")
+    following = users.get(f"/users/{link}")
+
+    assert [user["id"] for user in page.get_json()] == [1]
+    assert [user["id"] for user in following.get_json()] == [2]
+
+
+def test_document_does_not_let_a_client_fill_in_defaults(app: Flask, users: FlaskClient) -> None:
+    schemas = document(app)["components"]["schemas"]
+
+    assert schemas["UserUpdate"]["properties"]["side"]["title"] == "Side"
+    assert not any("default" in each for each in schemas["UserUpdate"]["properties"].values())
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_import_stores_what_a_post_stores(
+    users: FlaskClient, runner: FlaskCliRunner, query: Query, tmp_path: Path, form: str
+) -> None:
+    scalars = USER | {"tags": None}
+    file = tmp_path / f"users.{form}"
+    file.write_text(
+        f"{','.join(scalars)}\n{','.join(str(value or '') for value in scalars.values())}\n"
+        if form == "csv"
+        else json.dumps(USER)
+    )
+
+    assert users.post("/users/", json=scalars if form == "csv" else USER).status_code == 201
+    imported = runner.invoke(args=["users", "import", str(file)])
+
+    assert (imported.exit_code, imported.stderr) == (0, "1 users imported\n")
+    posted, stored = query('SELECT name, born, seen, side, fee, token, tags FROM "user" ORDER BY id')
+    assert (posted, posted[0]) == (stored, "nnA")
+    assert len(users.get("/users/?seen=2020-01-02T03:04:05").get_json()) == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_export_can_be_imported(users: FlaskClient, runner: FlaskCliRunner, tmp_path: Path, form: str) -> None:
+    before = users.post("/users/", json=USER | ({"tags": None} if form == "csv" else {})).get_json()
+    file = str(tmp_path / f"users.{form}")
+
+    def run(*args: str) -> Result:
+        return runner.invoke(args=["users", *args, file])
+
+    exported = run("export")
+    content = Path(file).read_text().replace('"id":1', '"id":2').replace(",1\n", ",2\n").replace("\n1,", "\n2,")
+    Path(file).write_text(content)
+    imported = run("import")
+
+    assert (exported.exit_code, imported.exit_code, imported.stderr) == (0, 0, "1 users imported\n")
+    assert users.get("/users/").json == [before, before | {"id": 2}]
+
+
+def test_invalid_values_are_one_line_each(users: FlaskClient, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "users.ndjson"
+    file.write_text('{"name": "a", "seen": "x", "tags": [1]}\n{"name": 1}\n')
+
+    imported = runner.invoke(args=["users", "import", "--skip-errors", str(file)])
+
+    assert imported.stderr.splitlines() == [
+        "line 1: seen: Value error, Not a valid datetime; tags: 0: Value error, Not a valid string",
+        "line 2: name: Input should be a valid string",
+        "0 users imported, 2 lines skipped",
+    ]
+
+
+@pytest.mark.parametrize("user_id", [2**63, -(2**70)])
+def test_id_that_the_column_cannot_hold_is_404(users: FlaskClient, user_id: int) -> None:
+    assert users.patch(f"/users/{user_id}", json={"name": "a"}).status_code == 404
+
+
+def test_resource_without_autoincrement_is_refused() -> None:
+    class Item(ResourceMixin, Base):
+        __tablename__ = "item"
+        __table_args__ = {"comment": "its ids would be given out again"}
+
+    with pytest.raises(AssertionError, match="Item needs sqlite_autoincrement"):
+        Resource(Item, UserPublic, keys=IdempotencyKey)
+    Base.metadata.remove(Base.metadata.tables["item"])
