@@ -6,7 +6,12 @@ from typing import Any
 
 from flask import Flask
 
+from heroes import commands, models, schemas, views
 from heroes.config import VERSION as __version__
+from heroes.config import from_config, from_environment
+from heroes.operations import access_log, health, metrics, security
+from heroes.storage import engine
+from heroes.web import errors, openapi, requests
 
 __all__ = ["__version__", "create_app"]
 
@@ -17,13 +22,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     config: Flask settings that override the environment's, e.g. {"SQLALCHEMY_DATABASE_URI": "sqlite://"}.
     Raises heroes.config.ConfigError if a setting can't be used.
     """
-    # Here, not above: gunicorn.conf.py and setup.cfg read heroes.config without loading the rest.
-    from heroes import commands, models, schemas, views
-    from heroes.config import from_config, from_environment
-    from heroes.operations import access_log, health, metrics, security
-    from heroes.storage import engine
-    from heroes.web import errors, openapi, requests
-
     app = Flask(__name__)
     app.config.from_mapping(from_environment(os.environ))
     app.config.from_mapping(config)

@@ -111,6 +111,18 @@ def test_backup_is_one_file_that_only_its_owner_can_read(runner: FlaskCliRunner,
 
 
 @sqlite_only
+def test_backup_to_standard_output_is_refused(
+    runner: FlaskCliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = runner.invoke(args=["heroes", "backup", "-"])
+
+    assert (result.exit_code, "A backup is a file, not a stream." in result.stderr) == (2, True)
+    assert not Path("-").exists()
+
+
+@sqlite_only
 @pytest.mark.parametrize("name", ["database.db", "database.db-wal", "database.db-shm", "link.db"])
 @pytest.mark.parametrize("command", [["backup"], ["export", "--format", "csv"]])
 def test_backup_does_not_overwrite_the_database(

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import NullPool
+from sqlalchemy import NullPool, text
 
 from heroes import create_app
 from heroes.extensions import db
@@ -508,6 +508,38 @@ def test_file_removed_while_a_writer_waits_is_503(
     thread.join()
 
     assert statuses == [503]
+
+
+@sqlite_only
+def test_writer_without_a_thread_to_wait_is_503(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client.post("/heroes/", json=SECRET)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        before = len(os.listdir("/proc/self/fd"))
+        statuses = {client.post("/heroes/", json=SECRET).status_code for _ in range(3)}
+        assert len(os.listdir("/proc/self/fd")) == before
+    os.close(descriptor)
+
+    assert statuses == {503}
+    assert client.post("/heroes/", json=SECRET).status_code == 200
+
+
+@postgres_only
+def test_isolation_level_of_the_database_does_not_fail_concurrent_writes(app: Flask, query: Query) -> None:
+    name = str(query("SELECT current_database()")[0][0])
+    query(f'ALTER DATABASE "{name}" SET default_transaction_isolation = "serializable"')
+    try:
+        with app.app_context():
+            assert db.session.scalar(text("SHOW transaction_isolation")) == "read committed"
+    finally:
+        query(f'ALTER DATABASE "{name}" RESET default_transaction_isolation')
 
 
 def test_unresponsive_host_is_503_after_the_timeout() -> None:

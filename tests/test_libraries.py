@@ -1,5 +1,6 @@
 """Each library behaves as its documentation says, when a view, a schema or a column is added."""
 
+import decimal
 import subprocess
 import sys
 from functools import partial
@@ -7,6 +8,7 @@ from io import BytesIO
 from typing import Any, NoReturn
 
 import flask
+import flask.views
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -20,6 +22,7 @@ from heroes.models import Hero, IdempotencyKey
 from heroes.schemas import HeroBase, HeroCreate, HeroPath, HeroPublic, HeroQuery, HeroUpdate
 from heroes.web import fields as own
 from heroes.web.operation import operation
+from heroes.web.requests import match_without_slash
 from heroes.web.resource import Resource
 from tests.constants import HERO, ROOT, Query, public, stored
 
@@ -213,6 +216,66 @@ def test_async_views_work(app: Flask) -> None:
     assert app.test_client().get("/described").json == ROW
 
 
+def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
+    class Named(flask.views.MethodView):
+        @operation(response=HeroPublic)
+        def get(self, number: int) -> Any:
+            return ROW | {"id": number}, 202, {"X-Own": "1"}
+
+    @app.get("/<int:number>/answered")
+    @operation(response=HeroPublic)
+    def answered(number: int) -> Any:
+        return flask.Response(f"{number}"), 203
+
+    @app.get("/redirected")
+    @operation(response=HeroPublic)
+    def redirected() -> Any:
+        return flask.redirect("/docs")
+
+    @app.get("/exact")
+    @operation()
+    def exact() -> Any:
+        return {"fee": decimal.Decimal("1.10")}
+
+    app.add_url_rule("/<int:number>/named", view_func=Named.as_view("named"))
+    client = app.test_client()
+    named, given = client.get("/7/named"), client.get("/8/answered")
+    assert (named.status_code, named.json, named.headers["X-Own"]) == (202, ROW | {"id": 7}, "1")
+    assert (given.status_code, given.text) == (203, "8")
+    assert client.get("/redirected").headers["Location"] == "/docs"
+    assert client.get("/exact").json == {"fee": "1.10"}
+
+
+def test_required_headers_and_defaults_of_headers_work(app: Flask) -> None:
+    class Required(own.BaseSchema):
+        key = own.String(data_key="X-Key", required=True)
+
+    class Default(own.BaseSchema):
+        key = own.String(data_key="X-Key", load_default="none")
+
+    for name, schema in (("required", Required), ("default", Default)):
+        app.add_url_rule(f"/{name}", name, operation(headers=schema)(lambda key: [key]))
+
+    client = app.test_client()
+    refused = client.get("/required")
+    assert (refused.status_code, refused.get_json()["detail"][0]["loc"]) == (422, ["header", "x-key"])
+    assert client.get("/required", headers={"X-Key": "a"}).json == ["a"]
+    assert client.get("/default").json == ["none"]
+
+
+def test_a_rule_without_its_slash_keeps_its_defaults_and_redirect() -> None:
+    app = Flask("paged")
+    app.add_url_rule("/users/", "users", lambda page: [page], defaults={"page": 1})
+    app.add_url_rule("/users/page/<int:page>", "page", lambda page: [page])
+    app.add_url_rule("/moved/", "moved", lambda: ["not moved"], redirect_to="/users/")
+    match_without_slash(app)
+
+    client = app.test_client()
+    paths = ("/users", "/users/", "/users/page/2")
+    assert [client.get(path, follow_redirects=True).json for path in paths] == [[1], [1], [2]]
+    assert client.get("/moved").headers["Location"] == client.get("/moved/").headers["Location"]
+
+
 def test_a_view_with_several_methods_is_documented(app: Flask) -> None:
     @app.route("/both", methods=["GET", "PUT"])
     @operation(response=HeroPublic)
@@ -269,6 +332,15 @@ def test_a_violated_constraint_is_a_409(app: Flask, client: FlaskClient, stateme
     response = client.get("/fail")
     assert (response.status_code, set(response.get_json())) == (status, {"detail"})
     assert "Retry-After" not in response.headers
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_damaged_table_is_503(app: Flask, client: FlaskClient) -> None:
+    raising = "DO $$ BEGIN RAISE 'invalid page' USING ERRCODE = 'XX001'; END $$"
+    app.add_url_rule("/fail", "fail", partial(execute, raising))
+
+    response = client.get("/fail")
+    assert (response.status_code, response.json) == (503, {"detail": "Service Unavailable"})
 
 
 def test_a_foreign_key_that_is_violated_says_so(app: Flask, client: FlaskClient, query: Query) -> None:

@@ -162,9 +162,14 @@ def test_read_body_keeps_the_connection_open(server: Server) -> None:
             assert client.send("POST", "/heroes/", body).headers["Connection"] == "keep-alive"
 
 
-@pytest.mark.parametrize(("host", "status"), [("", 400), ("a,b", 400), ("a:8000", 200)])
-def test_granian_environ_with_no_or_two_hosts_is_400(client: FlaskClient, host: str, status: int) -> None:
-    environ = {"SERVER_SOFTWARE": "Granian", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": host}
+@pytest.mark.parametrize(
+    ("protocol", "host", "status"),
+    [("HTTP/1.1", "", 400), ("HTTP/1.1", "a,b", 400), ("HTTP/1.1", "a:8000", 200), ("HTTP/1", "", 200)],
+)
+def test_granian_environ_with_no_or_two_hosts_is_400(
+    client: FlaskClient, protocol: str, host: str, status: int
+) -> None:
+    environ = {"SERVER_SOFTWARE": "Granian", "SERVER_PROTOCOL": protocol, "HTTP_HOST": host}
 
     assert client.get("/heroes/", environ_overrides=environ).status_code == status
 

@@ -374,7 +374,7 @@ def test_missing_postgres_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     # Python's own mark of a missing module.
     monkeypatch.setitem(sys.modules, "psycopg.conninfo", None)
 
-    with pytest.raises(ConfigError, match=r"pip install heroes\[postgres\]"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[postgres\]'"):
         create_app({"SQLALCHEMY_DATABASE_URI": "postgres://host/heroes"})
 
 

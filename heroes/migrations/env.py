@@ -1,4 +1,4 @@
-"""How Alembic runs here: one transaction for all migrations, so that a schema is whole or unchanged."""
+"""How Alembic runs here: one transaction for all migrations, so that all are applied, or none."""
 
 import sqlite3
 from collections import Counter
@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Table, event
 
 from heroes.extensions import db
 
-# The service's timeouts are too short for a migration, and for waiting until another one is through. Locks on tables
-# keep theirs: everybody else would queue behind a statement that waits for one. The lock's key is arbitrary.
+# The service's timeouts are too short for a migration, and for waiting until another one has finished. Table locks keep
+# their timeout: all statements would queue behind one that waits for such a lock. The advisory lock's key is arbitrary.
 POSTGRESQL = [
     "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = 0",

@@ -24,7 +24,7 @@ def init_app(app: Flask) -> None:
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
         from prometheus_client.multiprocess import MultiProcessCollector
     except ModuleNotFoundError:
-        raise ConfigError("METRICS: Needs the extra: pip install heroes[metrics]") from None
+        raise ConfigError("METRICS: Needs pip install '.[metrics]'") from None
 
     # One registry per app.
     own = CollectorRegistry()

@@ -40,7 +40,7 @@ def init_app(app: Flask) -> None:
     except ConfigError:
         raise
     except ModuleNotFoundError:
-        raise ConfigError("DATABASE_URL: PostgreSQL needs the extra: pip install heroes[postgres]") from None
+        raise ConfigError("DATABASE_URL: PostgreSQL needs pip install '.[postgres]'") from None
     except Exception:
         # The driver's own message would show the password.
         raise ConfigError("DATABASE_URL: Not a valid URL.") from None
@@ -71,7 +71,7 @@ def init_app(app: Flask) -> None:
             if path is None:
                 app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
             try:
-                # A day: this process can't serve before another one has migrated, however long that takes.
+                # A day, because this process can serve only after another one has finished migrating.
                 with app.extensions["heroes.writer_lock"](timeout=24 * 3600):
                     if path and url.query["mode"] != "ro" and os.access(directory, os.W_OK):
                         prepare_file(path)

@@ -65,7 +65,11 @@ class WriterLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             # flock() has no timeout.
-            locked = in_background(lambda: lock_without_timeout(descriptor))
+            try:
+                locked = in_background(lambda: lock_without_timeout(descriptor))
+            except RuntimeError as error:
+                os.close(descriptor)
+                raise PoolTimeout("no thread to wait for writers of other processes") from error
             try:
                 locked.result(max(deadline - time.monotonic(), 0))
             except TimeoutError:

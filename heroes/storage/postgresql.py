@@ -20,10 +20,12 @@ STANDBY_TARGETS = {"any", "prefer-standby", "read-only", "standby"}  # targets t
 # The URL parameters that are ours, not libpq's. In any other form they are left to libpq, which refuses them.
 OWN_PARAMETERS = re.compile(r"(?<=[?&])(pgbouncer|prepare_threshold)=(\w+)(?:&|$)")
 # Settings of the server. {0} is DATABASE_TIMEOUT. Without idle_in_transaction_session_timeout and the keep-alives the
-# server would keep the locks and sessions of a vanished client for hours.
+# server would keep the locks and sessions of a vanished client for hours. At a higher isolation level than PostgreSQL's
+# default, concurrent writes to a row would fail.
 SERVER_OPTIONS = (
     "-c statement_timeout={0}s -c lock_timeout={0}s -c idle_in_transaction_session_timeout={0}s"
     " -c tcp_keepalives_idle=10s -c tcp_keepalives_interval=5s -c tcp_keepalives_count=2"
+    " -c default_transaction_isolation=read\\ committed"
 )
 DEFAULTS: dict[str, Any] = {
     "connect_timeout": 2,  # seconds, for each host
@@ -82,12 +84,12 @@ class Connector:
         self.lock = Lock()
         self.attempt: Future[Any] | None = None
         self.deadline = 0.0
-        self.failed = False  # the last connection, or attempt to connect
+        self.failed = False  # whether the last connection, or the last attempt to connect, failed
 
     def __call__(self, dialect: Any, record: object, arguments: Any, parameters: Any) -> Any:
         """Return a connection; called by SQLAlchemy. Raises psycopg's OperationalError."""
         deadline = time.monotonic() + (WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT)
-        # Nobody holds the lock beyond the deadline, after which those who waited for it wait no longer either.
+        # The holder releases the lock by its deadline, so the threads behind it stop waiting then.
         with self.lock:
             if self.attempt is None:
                 self.deadline = deadline

@@ -79,8 +79,8 @@ def listen(engine: Engine, path: str | None) -> None:
 def check_files(connection: Connection) -> None:
     """Raise OperationalError if the database file or its -wal file was removed or replaced: a write would be lost.
 
-    There is no second connection if only the -wal file was removed: it would make another one, and two of them damage
-    the database (https://sqlite.org/howtocorrupt.html, 4).
+    If only the -wal file was removed, no second connection is opened: it would create another -wal file, and two of
+    them damage the database (https://sqlite.org/howtocorrupt.html, 4).
     """
     files: dict[str, Any] = connection.info.get("files", {})
     if any(file_identity(name) != identity for name, identity in files.items()):

@@ -1,8 +1,8 @@
 """Execute the statements of resources.
 
-Each is a transaction of its own on a connection from the pool, beside `db.session`, which is Flask-SQLAlchemy's own.
-On PostgreSQL it runs in autocommit mode, because BEGIN and ROLLBACK are round trips. SQLite's driver sends no BEGIN
-before a SELECT. Going through a session would cost a read about a third more CPU.
+Each runs in its own transaction on its own connection, without `db.session`. A view that uses the session as well needs
+a second connection of the pool. On PostgreSQL they run in autocommit mode, because BEGIN and ROLLBACK are round trips.
+SQLite's driver sends no BEGIN before a SELECT. Going through a session would cost a read about a third more CPU.
 """
 
 from collections.abc import Iterator, Mapping

@@ -19,7 +19,8 @@ from heroes.web.fields import Error, error
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
 UNDEFINED = {"42P01", "42703"}  # a table or a column; on SQLite it is an OperationalError
 PERMISSION_DENIED = "42501"
-CANNOT_SERVE = {READ_ONLY, PERMISSION_DENIED, "SQLITE_CORRUPT", "SQLITE_NOTADB"} | UNDEFINED
+DAMAGED = {"XX001", "XX002", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
+CANNOT_SERVE = {READ_ONLY, PERMISSION_DENIED} | DAMAGED | UNDEFINED
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
@@ -88,7 +89,7 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
 
 
 def init_app(app: Flask) -> None:
-    """Register the handlers. Any other exception is logged by Flask and becomes a bare 500."""
+    """Register the handlers. Flask logs any other exception, and answers as for a 500."""
     app.register_error_handler(exceptions.HTTPException, handle_http_exception)
     app.register_error_handler(DBAPIError, lambda error: handle_http_exception(classify(error)))
     app.register_error_handler(PoolTimeout, lambda error: handle_http_exception(unavailable(str(error))))

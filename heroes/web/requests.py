@@ -1,4 +1,4 @@
-"""Request parsing: checks of every request, then the query and the body for the schemas."""
+"""Request parsing: checks of every request, then the body for a schema."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from heroes.web.fields import error
 
 UNREADABLE = "There was an error parsing the body"
 GRANIAN = "Granian"
+HTTP_1_0 = {"HTTP/1.0", "HTTP/1"}  # the latter is Granian's name of it
 DRAIN = 8 * 1024 * 1024  # bytes beyond the limit that are read before a chunked body is refused
 # A Content-Type, which FastAPI parses as an email's header: with white space and parameters.
 JSON = re.compile(r"\s*application/(?:[^/;]*\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
@@ -57,7 +58,7 @@ def check_request() -> None:
         host = None
     match = HOST.fullmatch(host or "")
     # Only HTTP/1.0 allows it to be missing (RFC 9112, 3.2).
-    if match is None or (host is None and environ.get("SERVER_PROTOCOL") != "HTTP/1.0"):
+    if match is None or (host is None and environ.get("SERVER_PROTOCOL") not in HTTP_1_0):
         raise BadRequest
     if (allowed := current_app.config["ALLOWED_HOSTS"]) is not None:
         name, names = match["name"].lower(), [each.lower() for each in allowed]
@@ -103,4 +104,5 @@ def match_without_slash(app: Flask) -> None:
     # Werkzeug's `strict_slashes=False` matches such a path as well, but answers a wrong method with 404 instead of 405.
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
-            app.add_url_rule(rule.rule.removesuffix("/"), rule.endpoint, methods=rule.methods - {"OPTIONS"})
+            same: dict[str, Any] = {"defaults": rule.defaults, "redirect_to": rule.redirect_to}
+            app.add_url_rule(rule.rule.removesuffix("/"), rule.endpoint, methods=rule.methods - {"OPTIONS"}, **same)
