@@ -157,6 +157,26 @@ def test_hooks_and_nested_schemas_work_and_their_errors_are_located(app: Flask) 
     assert document["components"]["schemas"]["League"]["properties"]["founded"]["format"] == "date"
 
 
+def test_several_errors_of_one_field_are_reported_one_by_one(app: Flask) -> None:
+    class League(own.BaseSchema):
+        name = own.String(required=True)
+
+        @validates_schema(skip_on_field_errors=False)
+        def check(self, data: dict[str, Any], **kwargs: Any) -> None:
+            raise ValidationError({"name": [own.error("value_error", "one")]})
+
+        @validates_schema(skip_on_field_errors=False)
+        def check_again(self, data: dict[str, Any], **kwargs: Any) -> None:
+            raise ValidationError("two", "name")
+
+    app.add_url_rule("/leagues", view_func=operation(body=League)(lambda league: league), methods=["POST"])
+
+    for name, first in (("a", []), (1, ["Input should be a valid string"])):
+        detail = app.test_client().post("/leagues", json={"name": name}).get_json()["detail"]
+        assert [each["msg"] for each in detail] == [*first, "Value error, one", "Value error, two"]
+        assert {tuple(each["loc"]) for each in detail} == {("body", "name")}
+
+
 def test_an_update_never_makes_null_of_a_missing_field() -> None:
     class Base(HeroBase):
         team_id = own.Integer(allow_none=True, load_default=None)

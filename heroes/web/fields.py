@@ -56,6 +56,11 @@ def error(kind: str, reason: str = "", **ctx: Any) -> Error:
     return entry | {"ctx": ctx} if ctx else entry
 
 
+def invalid(kind: str, reason: str = "", **ctx: Any) -> ValidationError:
+    """Return the exception for one validation error. In a list, because marshmallow merges the items of two dicts."""
+    return ValidationError([error(kind, reason, **ctx)])
+
+
 def parse_int(text: str) -> int:
     """Return the integer, of any size, that a string stands for. Raises ValidationError."""
     check_unicode(text)
@@ -64,7 +69,7 @@ def parse_int(text: str) -> int:
         number = (digits or late_digits or "0").replace("_", "")
         if len(number) <= MAX_DIGITS:
             return -int(number) if sign == "-" or late_sign else int(number)
-    raise ValidationError(error("int_parsing_size" if TOO_MANY_DIGITS.match(text) else "int_parsing"))
+    raise invalid("int_parsing_size" if TOO_MANY_DIGITS.match(text) else "int_parsing")
 
 
 def check_unicode(text: str) -> None:
@@ -73,13 +78,13 @@ def check_unicode(text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValidationError(error("string_unicode")) from None
+            raise invalid("string_unicode") from None
 
 
 class Integer(fields.Field[Any]):
     """An integer given as a JSON number, a boolean or a string, from `ge` to `le`; None is no bound."""
 
-    default_error_messages: dict[str, Any] = {"required": error("missing"), "null": error("int_type")}
+    default_error_messages: dict[str, Any] = {"required": [error("missing")], "null": [error("int_type")]}
 
     def __init__(self, *, ge: int | None = INT64_MIN, le: int | None = INT64_MAX, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -90,18 +95,18 @@ class Integer(fields.Field[Any]):
             value = parse_int(value)
         elif isinstance(value, float):
             if not math.isfinite(value):
-                raise ValidationError(error("finite_number"))
+                raise invalid("finite_number")
             if not value.is_integer():
-                raise ValidationError(error("int_from_float"))
+                raise invalid("int_from_float")
             if abs(value) >= 2**63:
-                raise ValidationError(error("int_parsing_size"))
+                raise invalid("int_parsing_size")
         elif not isinstance(value, int):
-            raise ValidationError(error("int_type"))
+            raise invalid("int_type")
         number = int(value)
         if self.ge is not None and number < self.ge:
-            raise ValidationError(error("greater_than_equal", ge=self.ge))
+            raise invalid("greater_than_equal", ge=self.ge)
         if self.le is not None and number > self.le:
-            raise ValidationError(error("less_than_equal", le=self.le))
+            raise invalid("less_than_equal", le=self.le)
         return number
 
 
@@ -119,7 +124,7 @@ class Id(Integer):
 class String(fields.Field[Any]):
     """A string of at most `max_length` characters that both databases can store and index."""
 
-    default_error_messages: dict[str, Any] = {"required": error("missing"), "null": error("string_type")}
+    default_error_messages: dict[str, Any] = {"required": [error("missing")], "null": [error("string_type")]}
 
     def __init__(self, *, max_length: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -127,12 +132,12 @@ class String(fields.Field[Any]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
-            raise ValidationError(error("string_type"))
+            raise invalid("string_type")
         check_unicode(value)
         if self.max_length is not None and len(value) > self.max_length:
-            raise ValidationError(error("string_too_long", max_length=self.max_length))
+            raise invalid("string_too_long", max_length=self.max_length)
         if "\0" in value:
-            raise ValidationError(error("value_error", "must not contain NUL characters"))
+            raise invalid("value_error", "must not contain NUL characters")
         return value
 
 

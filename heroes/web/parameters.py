@@ -5,7 +5,7 @@ from typing import Any
 from marshmallow import ValidationError, post_load, validates_schema
 from werkzeug.http import parse_etags
 
-from heroes.web.fields import BaseSchema, Integer, String, error
+from heroes.web.fields import BaseSchema, Integer, String, error, invalid
 
 MAX_LIMIT = 100
 KEY_LENGTH = 255
@@ -23,7 +23,7 @@ class Sort(String):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if value not in self.choices:
             *head, last = map(repr, self.choices)
-            raise ValidationError(error("literal_error", expected=f"{', '.join(head)} or {last}"))
+            raise invalid("literal_error", expected=f"{', '.join(head)} or {last}")
         return str(value)
 
 
@@ -42,7 +42,7 @@ class PageQuery(BaseSchema):
     def check_after(self, data: dict[str, Any], **kwargs: Any) -> None:
         """Reject `after` unless the list is sorted by id."""
         if "after" in data and data["sort"] != "id":
-            raise ValidationError({"after": error("value_error", "after goes with sort=id only")})
+            raise ValidationError({"after": [error("value_error", "after goes with sort=id only")]})
 
 
 class CreateHeaders(BaseSchema):

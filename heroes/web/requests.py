@@ -6,12 +6,11 @@ from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 from flask import Flask, abort, current_app, request
-from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, NotFound, RequestEntityTooLarge
 from werkzeug.http import parse_date
 
 from heroes.config import PREFIX
-from heroes.web.fields import error
+from heroes.web.fields import error, invalid
 
 UNREADABLE = "There was an error parsing the body"
 GRANIAN = "Granian"
@@ -80,7 +79,7 @@ def read_body() -> Any:
     """Return the body as Python's json reads it. A body with another Content-Type stays bytes and fails validation."""
     body = request.get_data()
     if not body:
-        raise ValidationError([error("missing")])
+        raise invalid("missing")
     if not JSON.fullmatch(request.environ.get("CONTENT_TYPE", "")):
         return body
     try:
