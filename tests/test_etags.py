@@ -14,6 +14,7 @@ from heroes.extensions import db
 from tests.constants import HERO, Query, public, sqlite_only
 
 AGED = HERO | {"age": 0}
+MANY = ", ".join(f'"{number}"' for number in range(1000))
 
 
 @pytest.fixture
@@ -80,9 +81,8 @@ def test_empty_and_other_etags_exclude_nothing(client: FlaskClient, etag: str, m
 
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_more_etags_than_a_statement_takes_are_422(client: FlaskClient, etag: str, method: str, header: str) -> None:
-    etags = ", ".join(f'"{number}"' for number in range(300_000))
-    response = client.open("/heroes/1", method=method, json={"age": 1}, headers={header: etags})
+def test_too_many_etags_are_422(client: FlaskClient, etag: str, method: str, header: str) -> None:
+    response = client.open("/heroes/1", method=method, json={"age": 1}, headers={header: MANY})
 
     assert response.status_code == 422
     assert response.get_json()["detail"][0]["loc"] == ["header", header.lower()]
