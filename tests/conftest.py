@@ -54,6 +54,29 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """A SQLite file with the newest schema and no heroes, for a test that would find the same on PostgreSQL."""
+    path = tmp_path / "database.db"
+    shutil.copyfile(migrated_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def new_app(sqlite_url: str) -> Iterator[Callable[..., Flask]]:
+    """Create apps with settings of their own on a fresh SQLite file: new_app(METRICS=True)."""
+    apps: list[Flask] = []
+
+    def create(**config: object) -> Flask:
+        apps.append(create_app({"SQLALCHEMY_DATABASE_URI": sqlite_url} | config))
+        return apps[-1]
+
+    yield create
+    for app in apps:
+        with app.app_context():
+            db.engine.dispose()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def dialect(request: pytest.FixtureRequest) -> str:
     """The database that a test runs on; use `pytest.mark.parametrize("dialect", [...], indirect=True)` for one only."""
@@ -69,12 +92,10 @@ def empty_database_url(dialect: str, request: pytest.FixtureRequest, tmp_path: P
 
 
 @pytest.fixture
-def database_url(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(dialect: str, request: pytest.FixtureRequest) -> str:
     """A database with the newest schema and no heroes."""
     if dialect == "sqlite":
-        path = tmp_path / "database.db"
-        shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
-        return f"sqlite:///{path}"
+        return str(request.getfixturevalue("sqlite_url"))
     url: str = request.getfixturevalue("migrated_postgres")
     with psycopg.connect(url, autocommit=True) as connection:
         tables = connection.execute(

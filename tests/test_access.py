@@ -8,7 +8,6 @@ from flask import Flask, request
 from openapi_spec_validator import validate
 from werkzeug.test import create_environ, run_wsgi_app
 
-from heroes import create_app
 from tests.client import exchange
 from tests.constants import HERO, public, sqlite_only
 from tests.servers import Server, measured
@@ -21,13 +20,13 @@ OPEN = ["/", "/docs", "/redoc", "/openapi.json", "/docs/assets/swagger-ui.css", 
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Start the service in memory with one hero: started(API_TOKENS="…"). /echo returns the client and the host."""
+def started(monkeypatch: pytest.MonkeyPatch, new_app: Callable[..., Flask]) -> Any:
+    """Start the service with one hero: started(API_TOKENS="…"). /echo returns the client and the host."""
 
     def start(**environment: str) -> Flask:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"})
+        app = new_app()
         app.add_url_rule("/echo", view_func=lambda: [request.remote_addr, request.scheme, request.host])
         app.test_client().post("/heroes/", json=HERO, headers=RIGHT)
         return app

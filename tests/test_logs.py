@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import pytest
 from flask import Flask
 
-from heroes import create_app
 from heroes.config import from_environment
 from heroes.operations.logs import logging_config
 from tests.client import exchange
@@ -24,15 +23,17 @@ MADE = re.compile(r"[0-9a-f]{32}")
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """Start the service in memory; two of its routes fail and log: started(LOG_FORMAT="text", …)."""
+def started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], new_app: Callable[..., Flask]
+) -> Iterator[Any]:
+    """Start the service; two of its routes fail and log: started(LOG_FORMAT="text", …)."""
 
     def start(**environment: str) -> Flask:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         settings = from_environment(os.environ)
         dictConfig(logging_config(settings["LOG_LEVEL"], settings["LOG_FORMAT"]))
-        app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"})
+        app = new_app()
 
         @app.get("/fail/<reason>")
         def fail(reason: str) -> NoReturn:
