@@ -21,7 +21,7 @@ from heroes import create_app
 from heroes.extensions import db
 from tests.constants import Query
 from tests.databases import migrated, new_database, running_postgres
-from tests.servers import Server, start_server
+from tests.servers import Server, serving, start_server
 
 pytest_plugins = "pytester"
 
@@ -141,6 +141,23 @@ def query(database_url: str) -> Query:
             return list(cursor.fetchall()) if cursor.description else []
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shared_gunicorn(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A gunicorn with the default settings on a SQLite file; `gunicorn` empties it for every test."""
+    folder = tmp_path_factory.mktemp("gunicorn")
+    shutil.copyfile(migrated_sqlite, folder / "database.db")
+    with serving(f"sqlite:///{folder / 'database.db'}", folder) as server:
+        yield server
+
+
+@pytest.fixture
+def gunicorn(shared_gunicorn: Server) -> Server:
+    """A gunicorn without heroes, for tests that only send requests; they have the mark `on_gunicorn`."""
+    with closing(sqlite3.connect(shared_gunicorn.database_url.removeprefix("sqlite:///"))) as file, file:
+        file.executescript("DELETE FROM hero; DELETE FROM idempotency_key; DELETE FROM sqlite_sequence")
+    return shared_gunicorn
 
 
 @pytest.fixture

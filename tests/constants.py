@@ -15,6 +15,8 @@ HERO: dict[str, Any] = {"name": "Deadpond", "secret_name": "Dive Wilson"}
 
 sqlite_only = pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 postgres_only = pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+# All tests with the fixture `gunicorn` run in one process, so that only one starts it.
+on_gunicorn = pytest.mark.xdist_group("gunicorn")
 
 
 def public(**changes: object) -> dict[str, Any]:

@@ -9,14 +9,12 @@ from contextlib import ExitStack
 import pytest
 
 from tests.client import Response, receive
-from tests.constants import sqlite_only
+from tests.constants import on_gunicorn, sqlite_only
 from tests.load import load
 from tests.servers import Server, wait_until
 
 READ = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 Serve = Callable[..., Server]
-
-pytestmark = [pytest.mark.xdist_group("connections"), sqlite_only]
 
 
 def connect(server: Server, stack: ExitStack, count: int) -> list[socket.socket]:
@@ -39,14 +37,15 @@ def keep(server: Server, stack: ExitStack, count: int) -> list[socket.socket]:
     return connections
 
 
-def test_idle_connections_hold_no_thread(serve: Serve) -> None:
-    server = serve(GUNICORN_THREADS="1")
+@on_gunicorn
+def test_idle_connections_hold_no_thread(gunicorn: Server) -> None:
     with ExitStack() as stack:
-        for connection in keep(server, stack, 20)[::-1]:
+        for connection in keep(gunicorn, stack, 20)[::-1]:
             connection.settimeout(4)  # each that held the thread would hold it for 5 s
             assert ask(connection).status == 200
 
 
+@sqlite_only
 def test_idle_connection_is_closed_after_keepalive(serve: Serve) -> None:
     server = serve(GUNICORN_CMD_ARGS="--keep-alive 1")
     with ExitStack() as stack:
@@ -54,6 +53,7 @@ def test_idle_connection_is_closed_after_keepalive(serve: Serve) -> None:
         assert silent.recv(1) == kept.recv(1) == b""
 
 
+@sqlite_only
 def test_without_keep_alive_a_response_closes(serve: Serve) -> None:
     server = serve(GUNICORN_CMD_ARGS="--keep-alive 0")
     with ExitStack() as stack:
@@ -62,10 +62,10 @@ def test_without_keep_alive_a_response_closes(serve: Serve) -> None:
         assert connection.recv(1) == b""
 
 
-def test_requests_on_one_connection_are_answered_in_turn(serve: Serve) -> None:
-    server = serve()
+@on_gunicorn
+def test_requests_on_one_connection_are_answered_in_turn(gunicorn: Server) -> None:
     with ExitStack() as stack:
-        [connection] = connect(server, stack, 1)
+        [connection] = connect(gunicorn, stack, 1)
         connection.sendall(READ + READ.replace(b"/health/live", b"/nothing") + READ)
         received = b""
         while received.count(b"HTTP/1.1 ") < 3:
@@ -73,6 +73,7 @@ def test_requests_on_one_connection_are_answered_in_turn(serve: Serve) -> None:
     assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"404", b"200"]
 
 
+@sqlite_only
 def test_connection_beyond_the_limit_waits(serve: Serve) -> None:
     server = serve(GUNICORN_THREADS="1", GUNICORN_CMD_ARGS="--worker-connections 5 --keep-alive 20")
     with ExitStack() as stack:
@@ -98,6 +99,7 @@ def test_quick_stop_ends_a_busy_server(serve: Serve, sent: signal.Signals) -> No
         assert not server.answers()
 
 
+@sqlite_only
 def test_stop_does_not_wait_for_idle_connections(serve: Serve) -> None:
     server = serve(GUNICORN_CMD_ARGS="--keep-alive 60")
     with ExitStack() as stack:

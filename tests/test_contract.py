@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import groupby
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
-from tests.constants import ROOT, sqlite_only
+from tests.constants import ROOT, on_gunicorn, postgres_only, sqlite_only
 from tests.contract.corpus import topics
 from tests.contract.replay import Exchange, differences, recorded, through
 from tests.contract.tables import Table, table_of
@@ -57,7 +58,14 @@ def test_recorded_exchanges_through_granian(serve: Callable[..., Any], table: Ta
     )
 
 
-def test_recorded_exchanges_through_gunicorn(serve: Callable[..., Any], table: Table) -> None:
+@on_gunicorn
+def test_recorded_exchanges_through_gunicorn(gunicorn: Server) -> None:
+    with closing(table_of(gunicorn.database_url)) as table:
+        through_server(gunicorn, table, lambda each: True)
+
+
+@postgres_only
+def test_recorded_exchanges_through_gunicorn_on_postgresql(serve: Callable[..., Any], table: Table) -> None:
     through_server(serve(), table, lambda each: True)
 
 

@@ -3,7 +3,6 @@
 import http.client
 import io
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,8 +13,8 @@ from gunicorn.http.errors import InvalidChunkSize
 
 from tests.client import exchange
 from tests.commands import FLASK
-from tests.constants import HERO
-from tests.servers import Server, free_port, launch, measured, serving
+from tests.constants import HERO, on_gunicorn
+from tests.servers import Server, free_port, launch
 
 BODY = json.dumps(HERO).encode()
 LIMIT = 1024 * 1024
@@ -119,28 +118,22 @@ UNREAD: dict[str, tuple[bytes, int]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("limits")
-    with serving(f"sqlite:///{folder / 'database.db'}", folder, **measured()) as server:
-        yield server
-        assert server.stop() == 0
-
-
+@on_gunicorn
 @pytest.mark.parametrize("case", UNREAD)
-def test_response_to_an_unread_body_closes_the_connection(server: Server, case: str) -> None:
+def test_response_to_an_unread_body_closes_the_connection(gunicorn: Server, case: str) -> None:
     request, status = UNREAD[case]
-    response = exchange(server.port, request)
+    response = exchange(gunicorn.port, request)
 
     assert (response.status, response.headers["Connection"]) == (status, "close")
 
 
+@on_gunicorn
 @pytest.mark.parametrize("size, status", [(LIMIT, 200), (LIMIT + 1, 413), (3 * LIMIT, 413)])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_request_after_a_rejected_body_is_answered(server: Server, size: int, status: int, chunked: bool) -> None:
+def test_request_after_a_rejected_body_is_answered(gunicorn: Server, size: int, status: int, chunked: bool) -> None:
     body = BODY + b" " * (size - len(BODY))
     headers = {"Content-Type": "application/json"}
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", gunicorn.port, timeout=30)) as connection:
         for _ in range(8):
             sent = iter([body]) if chunked else body
             try:
@@ -156,8 +149,9 @@ def test_request_after_a_rejected_body_is_answered(server: Server, size: int, st
             assert connection.getresponse().read()[:1] == b"["
 
 
-def test_read_body_keeps_the_connection_open(server: Server) -> None:
-    with server.client() as client:
+@on_gunicorn
+def test_read_body_keeps_the_connection_open(gunicorn: Server) -> None:
+    with gunicorn.client() as client:
         for body in (BODY, b"{", b"[]"):
             assert client.send("POST", "/heroes/", body).headers["Connection"] == "keep-alive"
 

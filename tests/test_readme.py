@@ -5,14 +5,13 @@ import json
 import re
 import statistics
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from heroes.config import Settings
-from tests.constants import ROOT, sqlite_only
+from tests.constants import ROOT, on_gunicorn
 from tests.servers import Server
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -56,18 +55,15 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= MAX_LINES
 
 
-@sqlite_only
+@on_gunicorn
 @pytest.mark.parametrize(("name", "least"), [("README.md", 10), ("docs/api.md", 15)])
-def test_console_examples_print_what_they_show(
-    name: str, least: int, serve: Callable[..., Server], tmp_path: Path
-) -> None:
-    server = serve()
+def test_console_examples_print_what_they_show(name: str, least: int, gunicorn: Server, tmp_path: Path) -> None:
     steps = console_steps((ROOT / name).read_text())
 
     assert len(steps) >= least
     for command, expected in steps:
         got = subprocess.run(
-            command.replace("http://127.0.0.1:8000", server.url),
+            command.replace("http://127.0.0.1:8000", gunicorn.url),
             shell=True,
             cwd=tmp_path,
             capture_output=True,

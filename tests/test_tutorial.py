@@ -3,44 +3,34 @@
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from flask.testing import FlaskClient
 
-from tests.constants import HERO, public
+from tests.constants import HERO, on_gunicorn, public
 from tests.servers import Server
 
 Answer = tuple[int, Any]
 Ask = Callable[..., Answer]
 
 
-@pytest.fixture
-def over_test_client(client: FlaskClient) -> Ask:
+def test_flow_of_the_tutorial(client: FlaskClient) -> None:
     def ask(method: str, path: str, body: object = None) -> Answer:
         response = client.open(path, method=method, json=body)
         return response.status_code, response.json
 
-    return ask
+    follow_the_tutorial(ask)
 
 
-@pytest.fixture
-def over_gunicorn(serve: Callable[..., Server]) -> Ask:
-    server = serve()
-
+@on_gunicorn
+def test_flow_of_the_tutorial_over_gunicorn(gunicorn: Server) -> None:
     def ask(method: str, path: str, body: object = None) -> Answer:
-        response = server.client(keep_alive=False).send(method, path, body)
+        response = gunicorn.client(keep_alive=False).send(method, path, body)
         return response.status, response.json
 
-    return ask
+    follow_the_tutorial(ask)
 
 
-@pytest.fixture(params=["over_test_client", "over_gunicorn"])
-def ask(request: pytest.FixtureRequest, database_url: str) -> Ask:
-    """Send a request in one of the ways: (method, path, body) → (status, JSON)."""
-    ask: Ask = request.getfixturevalue(request.param)
-    return ask
-
-
-def test_flow_of_the_tutorial(ask: Ask) -> None:
+def follow_the_tutorial(ask: Ask) -> None:
+    """Send the tutorial's requests: ask(method, path, body) → (status, JSON)."""
     deadpond = public()
     spider_boy = public(name="Spider-Boy", id=2)
     rusty_man = public(name="Rusty-Man", age=48, id=3)

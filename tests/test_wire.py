@@ -3,14 +3,17 @@
 import gzip
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.client import exchange
+from tests.constants import on_gunicorn
 from tests.contract.tables import FEW, SQLiteTable
 from tests.contract.wire import Connection, Request, heroes
+from tests.servers import Server
 
 HERO = b'{"name": "Tern", "secret_name": "Tess Ernst"}'
 START = b"POST /heroes/ HTTP/1.1"
@@ -21,7 +24,7 @@ LENGTH = b"Content-Length: %d" % len(HERO)
 WHOLE = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HERO), HERO)
 PATIENCE = 20  # seconds for an answer
 
-pytestmark = pytest.mark.xdist_group("wire")
+pytestmark = on_gunicorn
 
 
 def message(*lines: bytes, body: bytes = b"", start: bytes = START, host: bytes = HOST) -> bytes:
@@ -218,12 +221,16 @@ def target(
     request: pytest.FixtureRequest, migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Target]:
     """A server on a few heroes; one of its own for each test would hide what one request does to the next."""
+    if request.param == "gunicorn":
+        server: Server = request.getfixturevalue("shared_gunicorn")
+        database = Path(server.database_url.removeprefix("sqlite:///"))
+        with closing(Connection(server.port)) as connection, closing(SQLiteTable(database)) as table:
+            yield Target(request.param, connection, table)
+        return
     database = tmp_path_factory.mktemp("wire") / "database.db"
     shutil.copyfile(migrated_sqlite, database)
-    with heroes(database, request.param) as connection:
-        table = SQLiteTable(database)
+    with heroes(database, request.param) as connection, closing(SQLiteTable(database)) as table:
         yield Target(request.param, connection, table)
-        table.close()
 
 
 @pytest.mark.parametrize("case", CASES)
