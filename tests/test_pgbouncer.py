@@ -1,7 +1,5 @@
 """Behind PgBouncer in transaction mode, with the configuration that deploy/ has."""
 
-import json
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from flask.testing import FlaskClient
+from flask_migrate import downgrade
 
 from heroes import create_app
 from heroes.extensions import db
@@ -55,11 +54,6 @@ def pgbouncer(postgres: str) -> Iterator[Callable[..., PgBouncer]]:
             return pooler
 
         yield start
-
-
-def flask(pooler: PgBouncer, *args: str) -> subprocess.CompletedProcess[str]:
-    """Run a `flask` command through PgBouncer."""
-    return run_flask(f"{pooler.url}?pgbouncer=true", *args, text=True, timeout=120)
 
 
 def rows(pooler: PgBouncer, sql: str) -> list[tuple[Any, ...]]:
@@ -172,7 +166,7 @@ def test_a_stop_of_the_pooler_is_503_until_it_is_back(pgbouncer: Callable[..., P
     pooler = pgbouncer()
     paths = ("/heroes/", "/heroes/1", "/health/ready")
 
-    with serving(f"{pooler.url}?pgbouncer=true", tmp_path, WEB_CONCURRENCY="2") as server, server.client() as client:
+    with serving(f"{pooler.url}?pgbouncer=true", tmp_path) as server, server.client() as client:
         assert client.send("POST", "/heroes/", HERO).status == 200
         for _ in range(2):
             assert [client.send("GET", path).status for path in paths] == [200] * 3
@@ -208,44 +202,50 @@ def test_a_stop_of_postgresql_behind_the_pooler_is_503_until_it_is_back(tmp_path
             assert client.send("POST", "/heroes/", HERO).status == 200
 
 
-def test_start_before_the_pooler_succeeds(pgbouncer: Callable[..., PgBouncer], tmp_path: Path) -> None:
+def test_start_before_the_pooler_succeeds(
+    pgbouncer: Callable[..., PgBouncer], caplog: pytest.LogCaptureFixture
+) -> None:
     pooler = pgbouncer()
     pooler.stop()
 
-    with serving(f"{pooler.url}?pgbouncer=true", tmp_path) as server, server.client() as client:
-        assert client.send("GET", "/health/ready").status == 503
-        assert "PgBouncer: timeouts not checked, connection failed: " in server.log.read_text()
+    with clients(f"{pooler.url}?pgbouncer=true", 1) as [client]:
+        assert client.get("/health/ready").status_code == 503
+        assert "PgBouncer: timeouts not checked, connection failed: " in caplog.text
         pooler.start()
-        assert client.send("GET", "/health/ready").status == 200
+        assert client.get("/health/ready").status_code == 200
 
 
-def test_a_wait_for_a_server_connection_ends(pgbouncer: Callable[..., PgBouncer], tmp_path: Path) -> None:
+def test_a_wait_for_a_server_connection_ends(pgbouncer: Callable[..., PgBouncer]) -> None:
     pooler = pgbouncer(
         replaced={"query_wait_timeout = 5": "query_wait_timeout = 1", "default_pool_size = 20": "default_pool_size = 1"}
     )
 
-    with serving(f"{pooler.url}?pgbouncer=true", tmp_path) as server, server.client() as client:
-        assert client.send("POST", "/heroes/", HERO).status == 200
+    with clients(f"{pooler.url}?pgbouncer=true", 1) as [client]:
+        assert client.post("/heroes/", json=HERO).status_code == 200
         with psycopg.connect(pooler.url) as busy:
             busy.execute("SELECT 1")
-            assert client.send("GET", "/heroes/1").status == 503
-        assert client.send("GET", "/heroes/1").status == 200
+            assert client.get("/heroes/1").status_code == 503
+        assert client.get("/heroes/1").status_code == 200
 
 
-def test_without_pgbouncer_in_the_url_the_log_says_why(pgbouncer: Callable[..., PgBouncer], tmp_path: Path) -> None:
-    with serving(pgbouncer().url, tmp_path) as server, server.client() as client:
-        assert client.send("GET", "/heroes/").status == 503
-        assert "unsupported startup parameter: options" in server.log.read_text()
+def test_without_pgbouncer_in_the_url_the_log_says_why(
+    pgbouncer: Callable[..., PgBouncer], caplog: pytest.LogCaptureFixture
+) -> None:
+    with clients(pgbouncer().url, 1) as [client]:
+        assert client.get("/heroes/").status_code == 503
+        assert "unsupported startup parameter: options" in caplog.text
 
 
-def test_missing_timeouts_of_the_role_are_logged_at_start(pgbouncer: Callable[..., PgBouncer], tmp_path: Path) -> None:
+def test_missing_timeouts_of_the_role_are_logged_at_start(
+    pgbouncer: Callable[..., PgBouncer], caplog: pytest.LogCaptureFixture
+) -> None:
     pooler = pgbouncer("0")
     found = []
 
     for _ in range(2):
-        with serving(f"{pooler.url}?pgbouncer=true", tmp_path) as server:
-            lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-        found.append([line["message"] for line in lines if line["level"] == "WARNING"])
+        caplog.clear()
+        with clients(f"{pooler.url}?pgbouncer=true", 1):
+            found.append([record.getMessage() for record in caplog.records if record.levelname == "WARNING"])
         pooler.set_timeouts("5s")
         pooler.stop()
         pooler.start()
@@ -253,28 +253,29 @@ def test_missing_timeouts_of_the_role_are_logged_at_start(pgbouncer: Callable[..
     assert found == [[f"PgBouncer: {name} is 0; set it with ALTER ROLE … SET {name}" for name in TIMEOUTS], []]
 
 
-def test_the_timeouts_of_the_role_hold(pgbouncer: Callable[..., PgBouncer], tmp_path: Path) -> None:
+def test_the_timeouts_of_the_role_hold(pgbouncer: Callable[..., PgBouncer]) -> None:
     pooler = pgbouncer("500ms")
 
-    with serving(f"{pooler.url}?pgbouncer=true", tmp_path) as server, server.client() as client:
+    with clients(f"{pooler.url}?pgbouncer=true", 1) as [client]:
         with psycopg.connect(pooler.direct) as other:
             other.execute("LOCK TABLE hero")
-            assert client.send("GET", "/heroes/").status == 503
-        assert client.send("GET", "/heroes/").status == 200
+            assert client.get("/heroes/").status_code == 503
+        assert client.get("/heroes/").status_code == 200
 
 
 def test_migrations_go_through_the_pooler(pgbouncer: Callable[..., PgBouncer]) -> None:
     pooler = pgbouncer(migrate=False)
+    url = f"{pooler.url}?pgbouncer=true"
 
-    with ThreadPoolExecutor(3) as pool:
-        done = list(pool.map(lambda _: flask(pooler, "db", "upgrade"), range(3)))
-    assert [each.returncode for each in done] == [0] * 3, done
-    with clients(f"{pooler.url}?pgbouncer=true", 1) as [client]:
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: run_flask(url, "db", "upgrade", text=True), range(2)))
+    assert [each.returncode for each in done] == [0] * 2, done
+    with clients(url, 1) as [client]:
         assert client.get("/health/ready").status_code == 200
         assert client.post("/heroes/", json=HERO).status_code == 200
     assert left_behind(pooler) == []
-    done[0] = flask(pooler, "db", "downgrade", "base")
-    assert done[0].returncode == 0, done[0].stderr
+    with clients(url, 1) as [client], client.application.app_context():
+        downgrade(revision="base")
     assert rows(pooler, "SELECT to_regclass('hero')") == [(None,)]
 
 
@@ -284,18 +285,21 @@ def test_import_and_export_go_through_the_pooler(pgbouncer: Callable[..., PgBoun
     # More rows than a cursor fetches at once.
     given.write_text("id,name,age,secret_name\n" + "".join(f"{i},Hero {i},{i},Secret\n" for i in range(1, 2501)))
 
+    def flask(*args: str) -> int:
+        # Each command has a client connection of its own, as a process has.
+        with clients(f"{pooler.url}?pgbouncer=true", 1) as [client]:
+            return client.application.test_cli_runner().invoke(args=["heroes", *args]).exit_code
+
     for args in (["import", str(given)], ["export", "--with-secrets", str(out)]):
-        done = flask(pooler, "heroes", *args)
-        assert done.returncode == 0, done.stderr
+        assert flask(*args) == 0
         assert left_behind(pooler, 1) == []
     before = rows(pooler, "SELECT id, name, age, secret_name FROM hero ORDER BY id")
     rows(pooler, "TRUNCATE hero")
     # The second import uses the same server connection.
-    assert flask(pooler, "heroes", "import", str(out)).returncode == 0
+    assert flask("import", str(out)) == 0
     assert rows(pooler, "SELECT id, name, age, secret_name FROM hero ORDER BY id") == before
     assert len(before) == 2500
-    taken = flask(pooler, "heroes", "import", str(out))
-    assert taken.returncode == 1
+    assert flask("import", str(out)) == 1
     assert left_behind(pooler, 1) == []
 
 
