@@ -14,7 +14,7 @@ import pytest
 from tests.client import Client
 from tests.constants import HERO, ROOT, public, sqlite_only
 from tests.load import Load, load
-from tests.servers import Server, wait_until
+from tests.servers import Server, serving, wait_until
 from tests.soak.proxy import FAST, Nginx, required
 
 BODY = json.dumps(HERO).encode()
@@ -23,24 +23,34 @@ READ = [("GET", "/heroes/", None)]
 THREADS = 3  # of each server
 DEFAULTS = {"PROXY_HOPS": "1", "ACCESS_LOG": "off", "WEB_CONCURRENCY": "1", "GUNICORN_THREADS": str(THREADS)}
 FOUR = (False,) * 4  # clients that open a connection for each request
+Start = Callable[[list[Server], dict[str, str]], Nginx]
 
-pytestmark = [pytest.mark.xdist_group("proxy"), sqlite_only]
+pytestmark = pytest.mark.xdist_group("proxy")
+
+
+@pytest.fixture(scope="module")
+def servers(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    """Two gunicorns on one database, for the tests that do not stop them."""
+    folder = tmp_path_factory.mktemp("proxied")
+    shutil.copyfile(migrated_sqlite, folder / "database.db")
+    settings = DEFAULTS | {"METRICS": "1", "CORS_ORIGINS": "https://a.example"}
+    with ExitStack() as stack:
+        url = f"sqlite:///{folder / 'database.db'}"
+        yield [stack.enter_context(serving(url, folder, **settings)) for _ in range(2)]
 
 
 @pytest.fixture
-def nginx(serve: Callable[..., Server], tmp_path: Path) -> Iterator[Callable[..., tuple[Nginx, list[Server]]]]:
-    """Start gunicorns and an nginx in front: nginx(replaced={…}, WEB_CONCURRENCY="2", …)."""
-    started: list[Nginx] = []
+def nginx(tmp_path: Path) -> Iterator[Start]:
+    """Start an nginx in front of servers: nginx(servers, replaced={…})."""
     required("nginx")
+    with ExitStack() as stack:
 
-    def start(replaced: dict[str, str], **environment: str) -> tuple[Nginx, list[Server]]:
-        servers = [serve(**DEFAULTS | environment) for _ in range(2)]
-        started.append(Nginx(tmp_path / "nginx", [server.port for server in servers], replaced))
-        return started[0], servers
+        def start(servers: list[Server], replaced: dict[str, str]) -> Nginx:
+            proxy = Nginx(tmp_path / "nginx", [server.port for server in servers], replaced)
+            stack.callback(proxy.stop)
+            return proxy
 
-    yield start
-    for proxy in started:
-        proxy.stop()
+        yield start
 
 
 def answers(found: Load, count: int) -> None:
@@ -49,8 +59,8 @@ def answers(found: Load, count: int) -> None:
     wait_until(lambda: len(found.seconds) > before + count)
 
 
-def test_slow_clients_do_not_delay_others(nginx: Callable[..., tuple[Nginx, list[Server]]]) -> None:
-    proxy, _ = nginx(FAST)
+def test_slow_clients_do_not_delay_others(nginx: Start, servers: list[Server]) -> None:
+    proxy = nginx(servers, FAST)
     head = b"POST /heroes/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     address = ("127.0.0.1", proxy.port)
 
@@ -76,10 +86,10 @@ def test_slow_clients_do_not_delay_others(nginx: Callable[..., tuple[Nginx, list
             assert writer.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-def test_killed_server_is_replaced_by_the_other(
-    nginx: Callable[..., tuple[Nginx, list[Server]]], tmp_path: Path
-) -> None:
-    proxy, [first, second] = nginx(FAST)
+@sqlite_only
+def test_killed_server_is_replaced_by_the_other(nginx: Start, serve: Callable[..., Server], tmp_path: Path) -> None:
+    first, second = (serve(**DEFAULTS) for _ in range(2))
+    proxy = nginx([first, second], FAST)
 
     with load(proxy.port, READ, FOUR) as found:
         answers(found, 50)
@@ -99,8 +109,8 @@ def test_killed_server_is_replaced_by_the_other(
     assert response.headers["Retry-After"] == "1"
 
 
-def test_requests_of_one_client_are_rate_limited(nginx: Callable[..., tuple[Nginx, list[Server]]]) -> None:
-    proxy, _ = nginx({"rate=100r/s": "rate=1r/s", "burst=200": "burst=4"})
+def test_requests_of_one_client_are_rate_limited(nginx: Start, servers: list[Server]) -> None:
+    proxy = nginx(servers, {"rate=100r/s": "rate=1r/s", "burst=200": "burst=4"})
 
     responses = [proxy.request("GET", "/heroes/") for _ in range(10)]
     assert [response.status for response in responses[:5]] == [200] * 5
@@ -108,18 +118,18 @@ def test_requests_of_one_client_are_rate_limited(nginx: Callable[..., tuple[Ngin
     assert responses[-1].headers["Retry-After"] == "1"
 
 
-def test_nginx_hides_operators_paths_and_large_bodies(nginx: Callable[..., tuple[Nginx, list[Server]]]) -> None:
-    proxy, [first, _] = nginx({}, ACCESS_LOG="on", METRICS="1", WEB_CONCURRENCY="1")
+def test_nginx_hides_operators_paths_and_large_bodies(nginx: Start, servers: list[Server]) -> None:
+    proxy = nginx(servers, {})
 
     created = proxy.request("POST", "/heroes/", HERO)
-    assert (created.status, created.json) == (200, public())
+    assert (created.status, created.json) == (200, public(id=created.json["id"]))
     assert proxy.request("GET", "/docs").status == 200
     for path in ("/metrics", "/health/live", "/health/ready"):
         refused = proxy.request("GET", path)
         assert (refused.status, refused.json) == (404, {"detail": "Not Found"})
     refused = proxy.request("POST", "/heroes/", "x" * (1024 * 1024))
     assert (refused.status, refused.json) == (413, {"detail": "Request Entity Too Large"})
-    read = proxy.request("GET", "/heroes/1")
+    read = proxy.request("GET", f"/heroes/{created.json['id']}")
     assert read.headers["Content-Type"] == "application/json"
     assert re.fullmatch("[0-9a-f]{32}", read.headers["X-Request-ID"])
 
@@ -151,10 +161,8 @@ LONG: dict[str, tuple[str, str, dict[str, str], int]] = {
 }
 
 
-def test_no_request_makes_nginx_drop_a_server(
-    nginx: Callable[..., tuple[Nginx, list[Server]]],
-) -> None:
-    proxy, _ = nginx(FAST, CORS_ORIGINS="https://a.example", WEB_CONCURRENCY="1")
+def test_no_request_makes_nginx_drop_a_server(nginx: Start, servers: list[Server]) -> None:
+    proxy = nginx(servers, FAST)
     for name in ("\u00e9" * 500, "\U0001f9b8" * 500):
         for _ in range(2):
             assert proxy.request("POST", "/heroes/", HERO | {"name": name}).status == 200
@@ -168,7 +176,7 @@ def test_no_request_makes_nginx_drop_a_server(
 
 
 @pytest.mark.parametrize("name", ["heroes.service", "heroes-granian.service"])
-def test_systemd_unit_is_valid_and_hardened(tmp_path: Path, dialect: str, name: str) -> None:
+def test_systemd_unit_is_valid_and_hardened(tmp_path: Path, name: str) -> None:
     analyze = shutil.which("systemd-analyze") or pytest.skip("needs systemd")
     text = (ROOT / "deploy" / name).read_text()
     unit = tmp_path / name
