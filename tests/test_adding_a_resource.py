@@ -13,8 +13,8 @@ from heroes.extensions import db
 from tests.client import Client, Response
 from tests.commands import run_flask
 from tests.constants import HERO, ROOT, public
-from tests.databases import migrated
-from tests.servers import serving
+from tests.databases import migrated, new_database
+from tests.servers import Server, serving
 
 PAGE = (ROOT / "docs/adding-a-resource.md").read_text()
 MAX_LINES = 100
@@ -63,20 +63,33 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def teams(project: Path, empty_database_url: str, tmp_path: Path) -> Iterator[Client]:
-    """A client of the changed service, on a database that already has a hero and has given out the id of another."""
-    migrated(empty_database_url)
-    app = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url})
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def service(
+    request: pytest.FixtureRequest, project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The changed service, on a database that already has a hero and has given out the id of another."""
+    folder = tmp_path_factory.mktemp("service")
+    sqlite = request.param == "sqlite"
+    url = f"sqlite:///{folder / 'database.db'}" if sqlite else new_database(request.getfixturevalue("postgres"))
+    migrated(url)
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url})
     before = app.test_client()
     for name in ("first", "last"):
         before.post("/heroes/", json=HERO | {"name": name})
     before.delete("/heroes/2")
     with app.app_context():
         db.engine.dispose()
-    done = run_flask(empty_database_url, "db", "upgrade", cwd=project, text=True)
-    assert done.returncode == 0, done.stderr
-    with serving(empty_database_url, tmp_path, cwd=project) as server, server.client() as client:
+    if not sqlite:  # which is migrated when the service starts
+        done = run_flask(url, "db", "upgrade", cwd=project, text=True)
+        assert done.returncode == 0, done.stderr
+    with serving(url, folder, cwd=project) as server:
+        yield server
+
+
+@pytest.fixture
+def teams(service: Server) -> Iterator[Client]:
+    """A client of the changed service, whose tests do not depend on each other's teams."""
+    with service.client() as client:
         yield client
 
 
@@ -97,7 +110,8 @@ def test_teams_have_the_features_of_heroes(teams: Client) -> None:
     again = send(teams, "POST", "/teams/", TEAM, Idempotency_Key="k")
     other = send(teams, "POST", "/teams/", TEAM | {"name": "Z-Force"})
 
-    assert (created.status, created.json) == (200, TEAM | {"id": 1})
+    team_id = created.json["id"]
+    assert (created.status, created.json) == (200, TEAM | {"id": team_id})
     assert (again.json, again.headers["Idempotent-Replayed"]) == (created.json, "true")
     assert send(teams, "POST", "/heroes/", HERO, Idempotency_Key="k").status == 422
     page = send(teams, "GET", "/teams?sort=-name&limit=1", Prefer="count=exact")
@@ -105,10 +119,10 @@ def test_teams_have_the_features_of_heroes(teams: Client) -> None:
     assert (page.headers["X-Total-Count"], page.headers["Link"]) == ("2", '<?limit=1&sort=-name&offset=1>; rel="next"')
     assert len(send(teams, "GET", "/teams/?name=Preventers").json) == 1
     etag = created.headers["ETag"]
-    assert send(teams, "GET", "/teams/1", If_None_Match=etag).status == 304
-    changed = send(teams, "PATCH", "/teams/1", {"name": "Avengers"}, If_Match=etag)
-    assert changed.json == {"name": "Avengers", "headquarters": "Sharp Tower", "id": 1}
-    refused = send(teams, "DELETE", "/teams/1", If_Match=etag)
+    assert send(teams, "GET", f"/teams/{team_id}", If_None_Match=etag).status == 304
+    changed = send(teams, "PATCH", f"/teams/{team_id}", {"name": "Avengers"}, If_Match=etag)
+    assert changed.json == {"name": "Avengers", "headquarters": "Sharp Tower", "id": team_id}
+    refused = send(teams, "DELETE", f"/teams/{team_id}", If_Match=etag)
     assert (refused.status, refused.json) == (412, {"detail": "Team has changed"})
     assert send(teams, "DELETE", f"/teams/{other.json['id']}").json == {"ok": True}
     assert send(teams, "GET", f"/teams/{other.json['id']}").json == {"detail": "Team not found"}
