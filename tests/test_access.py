@@ -149,14 +149,14 @@ def test_listed_origin_is_allowed(started: Callable[..., Flask], origins: str) -
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/heroes/1/powers", "/heroes//", "/heroes", "/docs", "/openapi.json"])
-@pytest.mark.parametrize("method", ["GET", "PATCH", "FOO"])
-def test_a_preflight_is_answered_for_any_path(started: Callable[..., Flask], path: str, method: str) -> None:
+def test_a_preflight_is_answered_for_any_path(started: Callable[..., Flask], path: str) -> None:
     """Otherwise a script can't tell a 404 from a network error."""
     client = started(CORS_ORIGINS="https://a.example", API_TOKENS=TOKENS, API_TOKENS_PROTECT="all").test_client()
 
-    response = client.options(path, headers=PREFLIGHT | {"Access-Control-Request-Method": method})
-    assert response.status_code == 200
-    assert response.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    for method in ("GET", "PATCH", "FOO"):
+        response = client.options(path, headers=PREFLIGHT | {"Access-Control-Request-Method": method})
+        assert response.status_code == 200
+        assert response.headers["Access-Control-Allow-Origin"] == "https://a.example"
 
 
 def test_unknown_path_without_preflight_is_404(started: Callable[..., Flask]) -> None:
@@ -168,17 +168,17 @@ def test_unknown_path_without_preflight_is_404(started: Callable[..., Flask]) ->
 
 
 @pytest.mark.parametrize("origins", ["https://a.example", "https://a.example,https://c.example"])
-@pytest.mark.parametrize("origin", [None, "https://a.example", "https://b.example", "null"])
 @pytest.mark.parametrize("path", ["/heroes/1", "/heroes/x", "/nowhere", "//", "/docs", "/docs/assets/swagger-ui.css"])
 def test_response_varies_by_origin_if_origins_are_listed(
-    started: Callable[..., Flask], origins: str, origin: str | None, path: str
+    started: Callable[..., Flask], origins: str, path: str
 ) -> None:
     client = started(CORS_ORIGINS=origins).test_client()
 
-    for method in ("GET", "OPTIONS"):
+    for origin in (None, "https://a.example", "https://b.example", "null"):
         headers = {} if origin is None else PREFLIGHT | {"Origin": origin}
-        with client.open(path, method=method, headers=headers) as response:
-            assert response.headers.getlist("Vary") == ["Origin"]
+        for method in ("GET", "OPTIONS"):
+            with client.open(path, method=method, headers=headers) as response:
+                assert response.headers.getlist("Vary") == ["Origin"], (origin, method)
 
 
 @pytest.mark.parametrize("environment", [{}, {"CORS_ORIGINS": "*"}])
@@ -396,10 +396,10 @@ def test_malformed_authorization_is_not_authenticated(started: Callable[..., Fla
     assert (response.status_code, response.json) == (401, {"detail": "Not authenticated"})
 
 
-@pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since", "If-Range"])
 @pytest.mark.parametrize("path", ["/docs/assets/swagger-ui.css", "/static/docs.js", "/heroes/"])
-def test_date_beyond_the_calendar_is_ignored(started: Callable[..., Flask], path: str, header: str) -> None:
+def test_date_beyond_the_calendar_is_ignored(started: Callable[..., Flask], path: str) -> None:
     client = started().test_client()
 
-    with client.get(path, headers={header: "Thu, 01 Jan 1970 00:00:00 99999999999999"}) as response:
-        assert response.status_code == 200
+    for header in ("If-Modified-Since", "If-Unmodified-Since", "If-Range"):
+        with client.get(path, headers={header: "Thu, 01 Jan 1970 00:00:00 99999999999999"}) as response:
+            assert response.status_code == 200, header
