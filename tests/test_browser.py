@@ -118,14 +118,8 @@ def test_hero_created_in_swagger_ui_is_listed(page: Page, server: Server) -> Non
     assert "Dive Wilson" not in listed
 
 
-def test_example_of_swagger_ui_is_accepted(page: Page, server: Server) -> None:
-    page.goto(at(server, "/docs#/default/create_hero_heroes__post"))
-
-    assert send(page, "create_hero_heroes__post").startswith("200")
-
-
 @sqlite_only
-def test_authorize_button_sends_the_token(page: Page, serve: Callable[..., Server]) -> None:
+def test_authorize_button_sends_the_token_and_the_example_is_accepted(page: Page, serve: Callable[..., Server]) -> None:
     page.goto(at(serve(API_TOKENS=TOKEN), "/docs#/default/create_hero_heroes__post"))
 
     page.locator("button.authorize").first.click()
@@ -133,7 +127,7 @@ def test_authorize_button_sends_the_token(page: Page, serve: Callable[..., Serve
     page.locator(".modal-ux button.authorize").click()
     page.locator(".modal-ux button.btn-done").click()
 
-    assert send(page, "create_hero_heroes__post", '{"name": "A", "secret_name": "a"}').startswith("200")
+    assert send(page, "create_hero_heroes__post").startswith("200")
 
 
 BELOW = {
@@ -146,17 +140,14 @@ BELOW = {
 
 @sqlite_only
 def test_swagger_ui_works_below_a_prefix_behind_nginx(page: Page, serve: Callable[..., Server], tmp_path: Path) -> None:
-    servers = [serve(PROXY_HOPS="1") for _ in range(2)]
-    proxy = Nginx(tmp_path / "nginx", [server.port for server in servers], BELOW)
+    proxy = Nginx(tmp_path / "nginx", [serve(PROXY_HOPS="1").port] * 2, BELOW)
     try:
         page.goto(f"http://{HOST}:{proxy.port}/api/#/default/create_hero_heroes__post")
         assert urlsplit(page.url).path == "/api/docs"
         created = send(page, "create_hero_heroes__post", '{"name": "Made below", "secret_name": "s"}')
         assert created.startswith("200")
         assert '"name": "Made below"' in created
-        page.wait_for_load_state("networkidle")
-        page.goto(f"http://{HOST}:{proxy.port}/api/redoc")
-        assert urlsplit(page.url).path == "/api/docs"
+        assert proxy.request("GET", "/api/redoc").headers["Location"] == "/api/docs"
         assert [proxy.request("GET", path).status for path in ("/api/metrics", "/api/health/ready")] == [404, 404]
         page.wait_for_load_state("networkidle")
     finally:

@@ -1,8 +1,5 @@
 """`create_app` creates independent apps, and rejects an invalid setting with one line."""
 
-import os
-import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +13,8 @@ import heroes
 from heroes import create_app
 from heroes.config import ConfigError
 from heroes.web.fields import Integer
-from tests.constants import HERO, ROOT
+from tests.commands import run_flask
+from tests.constants import HERO
 
 MEMORY = {"SQLALCHEMY_DATABASE_URI": "sqlite://"}
 
@@ -88,14 +86,9 @@ def test_a_server_may_omit_an_empty_path() -> None:
     assert run_wsgi_app(create_app(MEMORY | {"SCRIPT_NAME": "/heroes"}), environ)[1].startswith("3")
 
 
-@pytest.mark.parametrize(
-    "command", [["gunicorn", "wsgi:app"], ["flask", "--app", "wsgi", "routes"]], ids=["gunicorn", "flask"]
-)
-def test_invalid_setting_stops_the_start_without_a_traceback(command: list[str]) -> None:
-    environment = os.environ | {"DATABASE_URL": "nonsense", "BIND": "127.0.0.1:0"}
-    ended = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
-    )
+def test_invalid_setting_stops_a_command_without_a_traceback() -> None:
+    """See test_settings.py for gunicorn."""
+    ended = run_flask("nonsense", "routes", text=True)
 
     assert ended.returncode in (1, 3)
     assert "DATABASE_URL: Must be a sqlite:// or a postgresql:// URL." in ended.stderr

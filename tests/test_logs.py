@@ -190,28 +190,22 @@ def test_lines_outside_requests_have_no_id(started: Callable[..., Flask], capsys
 
 
 @sqlite_only
-def test_gunicorn_logs_no_paths_at_any_level(serve: Callable[..., Server]) -> None:
-    server = serve(LOG_LEVEL="debug")
+def test_gunicorn_logs_in_the_same_format_and_no_paths_at_any_level(serve: Callable[..., Server]) -> None:
+    server = serve(LOG_FORMAT="json", LOG_LEVEL="debug")
     client = server.client(keep_alive=False)
     assert client.send("GET", "/heroes/?name=Sentinel").status == 200
     assert client.send("GET", "/heroes/987654").status == 404
+    assert server.stop() == 0
 
     log = server.log.read_text()
-    assert '"level":"DEBUG"' in log
-    assert '"route":"/heroes/<hero_id>"' in log
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {"gunicorn.error", "heroes.access"} <= {line["logger"] for line in lines}
+    assert "DEBUG" in {line["level"] for line in lines}
+    # One line per request, and none of gunicorn's own.
+    routes = [line["route"] for line in lines if "route" in line]
+    assert [route for route in routes if route != "/health/live"] == ["/heroes/", "/heroes/<hero_id>"]
     assert "Sentinel" not in log
     assert "987654" not in log
-
-
-@sqlite_only
-def test_gunicorn_logs_in_the_same_format(serve: Callable[..., Server]) -> None:
-    server = serve(LOG_FORMAT="json", WEB_CONCURRENCY="2")
-
-    assert server.stop() == 0
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    assert {"gunicorn.error", "heroes.access"} <= {line["logger"] for line in lines}
-    # One line per request, and none of gunicorn's own.
-    assert [line["route"] for line in lines if "route" in line] == ["/health/live"]
 
 
 START, HOST_LINE = b"POST /heroes/ HTTP/1.1", b"Host: h"
@@ -272,9 +266,8 @@ QUOTABLE: dict[str, bytes] = {
 
 
 @sqlite_only
-@pytest.mark.parametrize("log_format", ["json", "text"])
-@pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
-def test_gunicorn_logs_no_byte_of_a_request(serve: Callable[..., Server], log_format: str, worker_class: str) -> None:
+@pytest.mark.parametrize(("worker_class", "log_format"), [("gthread", "json"), ("gevent", "text")])
+def test_gunicorn_logs_no_byte_of_a_request(serve: Callable[..., Server], worker_class: str, log_format: str) -> None:
     server = serve(LOG_LEVEL="debug", LOG_FORMAT=log_format, GUNICORN_CMD_ARGS=f"--worker-class {worker_class}")
 
     logged, seen = {}, 0

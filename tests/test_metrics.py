@@ -157,15 +157,11 @@ def test_missing_extra_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @sqlite_only
-def test_counts_of_replaced_workers_are_kept(serve: Callable[..., Server], tmp_path: Path) -> None:
-    server = serve(
-        METRICS="1",
-        WEB_CONCURRENCY="2",
-        GUNICORN_THREADS="2",
-        TMPDIR=str(tmp_path),
-        ACCESS_LOG="off",
-        **measured(),
-    )
+def test_counts_of_replaced_workers_are_kept_until_the_stop(serve: Callable[..., Server], tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    settings = {"WEB_CONCURRENCY": "2", "GUNICORN_THREADS": "2", "TMPDIR": str(temporary), "ACCESS_LOG": "off"}
+    server = serve(METRICS="1", **settings)
 
     def get(path: str) -> int:
         return server.client(keep_alive=False).send("GET", path).status
@@ -173,7 +169,7 @@ def test_counts_of_replaced_workers_are_kept(serve: Callable[..., Server], tmp_p
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(get, ["/heroes/"] * 150)) == {200}
     key = ("http_requests_total", "GET", "/heroes/", "200")
-    [folder] = tmp_path.glob("heroes-metrics-*")
+    [folder] = temporary.glob("heroes-metrics-*")
 
     def alive() -> set[str]:
         return {str(worker.pid) for worker in server.workers()}
@@ -194,17 +190,19 @@ def test_counts_of_replaced_workers_are_kept(serve: Callable[..., Server], tmp_p
     assert not [path for path in folder.glob("gauge_live*") if path.stem.rpartition("_")[2] in before]
 
     assert server.stop() == 0
-    assert list(tmp_path.glob("heroes-metrics-*")) == []
+    assert list(temporary.iterdir()) == []
 
 
 @sqlite_only
 def test_with_preload_each_worker_counts_its_connections(serve: Callable[..., Server]) -> None:
-    server = serve(METRICS="1", WEB_CONCURRENCY="3", GUNICORN_THREADS="2", GUNICORN_CMD_ARGS="--preload")
+    settings = {"WEB_CONCURRENCY": "3", "GUNICORN_THREADS": "2", "GUNICORN_CMD_ARGS": "--preload"}
+    server = serve(METRICS="1", **settings, **measured())
 
     found = wait_until(lambda: scrape(server) if len(server.workers()) == 3 else None)
     assert found is not None
     assert found["db_connections_max",] == 3 * 2
     assert found["db_connections_in_use",] == 0
+    assert server.stop() == 0
 
 
 @sqlite_only
@@ -212,24 +210,13 @@ def test_folder_given_by_the_operator_is_kept(serve: Callable[..., Server], tmp_
     folder = tmp_path / "given"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    for _ in range(2):
-        # An owner that an environment of before has left behind.
-        server = serve(METRICS="1", PROMETHEUS_MULTIPROC_DIR=str(folder), HEROES_METRICS_OWNER="1", **measured())
+    # An owner that an environment of before has left behind.
+    settings = {"METRICS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder), "HEROES_METRICS_OWNER": "1"}
+    for environment in (settings | measured(), settings):
+        server = serve(**environment)
         assert scrape(server)["db_connections_max",] == 3
         assert server.stop() == 0
         assert (folder / "notes.txt").read_text() == "mine"
-
-
-@sqlite_only
-@pytest.mark.parametrize("metrics", ["on", "off"])
-def test_stop_removes_the_metrics_folder(serve: Callable[..., Server], tmp_path: Path, metrics: str) -> None:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    server = serve(METRICS=metrics, TMPDIR=str(folder))
-
-    assert len(list(folder.glob("heroes-metrics-*"))) == (metrics == "on")
-    assert server.stop() == 0
-    assert list(folder.iterdir()) == []
 
 
 @sqlite_only
@@ -279,6 +266,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.xdist_group("counting")
 @pytest.mark.parametrize("case", REFUSED)
 def test_rejected_request_is_counted_once_with_its_status(counting: Server, case: str) -> None:
     request, status, route = REFUSED[case]

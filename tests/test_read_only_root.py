@@ -52,8 +52,7 @@ def data() -> Iterator[Path]:
 @pytest.mark.skipif(
     (os.getuid() != 0 or not shutil.which("unshare")) and "CI" not in os.environ, reason="needs root, and unshare"
 )
-@pytest.mark.parametrize("metrics", ["off", "on"])
-def test_gunicorn_runs_on_a_read_only_root(data: Path, tmp_path: Path, metrics: str) -> None:
+def test_gunicorn_runs_on_a_read_only_root(data: Path, tmp_path: Path) -> None:
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
@@ -63,7 +62,7 @@ def test_gunicorn_runs_on_a_read_only_root(data: Path, tmp_path: Path, metrics: 
         "DATABASE_URL": f"sqlite:///{data}/database.db",
         "BIND": f"127.0.0.1:{port}",
         "WEB_CONCURRENCY": "2",
-        "METRICS": metrics,
+        "METRICS": "on",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     command = ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", sys.executable, "-m", "gunicorn", "wsgi:app"]
@@ -77,7 +76,7 @@ def test_gunicorn_runs_on_a_read_only_root(data: Path, tmp_path: Path, metrics: 
         client = Client(port, keep_alive=False)
         assert client.send("POST", "/heroes/", HERO).json == public()
         assert client.send("GET", "/health/ready").status == 200
-        assert client.send("GET", "/metrics").status == (200 if metrics == "on" else 404)
+        assert client.send("GET", "/metrics").status == 200
         assert server.stop() == 0
     finally:
         server.kill()

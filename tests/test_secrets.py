@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from heroes.schemas import HeroCreate
-from tests.constants import HERO, Query
+from tests.constants import HERO, Query, sqlite_only
 from tests.servers import Server
 
 SECRET = "Sentinel-7f3a"
@@ -66,6 +66,7 @@ def test_responses_and_logs_do_not_contain_the_secret(
         assert SECRET not in text
 
 
+@sqlite_only
 def test_gunicorn_log_and_metrics_do_not_contain_the_secret(serve: Callable[..., Server]) -> None:
     server = serve(METRICS="1", LOG_LEVEL="debug")
     client = server.client(keep_alive=False)

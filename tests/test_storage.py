@@ -349,6 +349,7 @@ def test_mode_ro_rejects_writes(app: Flask, client: FlaskClient, database_url: s
         "sqlite:////nowhere/at/all/heroes.db",
         "sqlite:///secret.db?unheard_of=1",
         "sqlite:///secret.db?mode=memory",
+        "sqlite:///secret.db?timeout=x",
         "sqlite:///file://secret/heroes.db?uri=true",
         "sqlite:///file:/nowhere/secret.db?mode=ro&uri=true",
         "postgres://secret@host:99999/heroes",
