@@ -11,7 +11,7 @@ from sqlalchemy import event
 from heroes.extensions import db
 from heroes.schemas import HeroQuery
 from heroes.web.pages import PAGE_KEYS
-from tests.constants import Query
+from tests.constants import Query, sqlite_only
 
 HEROES = [("b", 30), ("a", None), ("c", 10), ("B", 30), ("ä", 20), ("a", 10), ("z", None)]
 
@@ -66,8 +66,9 @@ def test_filters_and_orders(client: FlaskClient, parameters: str, expected: list
         ("limit=101&age=x&sort=x", ["limit", "age", "sort"]),
     ],
 )
-def test_bad_values_are_refused_at_their_place(client: FlaskClient, query: str, places: list[str]) -> None:
-    response = client.get(f"/heroes/?{query}")
+@sqlite_only
+def test_bad_values_are_refused_at_their_place(client: FlaskClient, parameters: str, places: list[str]) -> None:
+    response = client.get(f"/heroes/?{parameters}")
 
     assert response.status_code == 422
     assert [error["loc"] for error in response.get_json()["detail"]] == [["query", place] for place in places]

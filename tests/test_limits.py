@@ -13,7 +13,7 @@ from gunicorn.http.errors import InvalidChunkSize
 
 from tests.client import exchange
 from tests.commands import FLASK
-from tests.constants import HERO, on_gunicorn
+from tests.constants import HERO, on_gunicorn, sqlite_only
 from tests.servers import Server, free_port, launch
 
 BODY = json.dumps(HERO).encode()
@@ -63,6 +63,7 @@ BODIES: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
+@sqlite_only
 @pytest.mark.parametrize("name", BODIES)
 def test_body_is_complete_or_rejected(client: FlaskClient, name: str) -> None:
     environ, status = BODIES[name]
@@ -75,6 +76,7 @@ def test_body_is_complete_or_rejected(client: FlaskClient, name: str) -> None:
     assert len(client.get("/heroes/").get_json()) == (status == 200)
 
 
+@sqlite_only
 @pytest.mark.parametrize("method, path", [("GET", "/heroes/"), ("DELETE", "/heroes/1"), ("GET", "/nowhere")])
 def test_truncated_body_is_rejected_without_a_reader(client: FlaskClient, method: str, path: str) -> None:
     cut = {"CONTENT_LENGTH": "300", "wsgi.input": io.BytesIO(b"x")}
@@ -82,6 +84,7 @@ def test_truncated_body_is_rejected_without_a_reader(client: FlaskClient, method
     assert client.open(path, method=method, environ_overrides=cut).status_code == 400
 
 
+@sqlite_only
 def test_the_limit_is_a_setting(client: FlaskClient) -> None:
     client.application.config["MAX_CONTENT_LENGTH"] = 10
 
@@ -90,6 +93,7 @@ def test_the_limit_is_a_setting(client: FlaskClient) -> None:
     assert (response.status_code, response.headers["Connection"]) == (413, "close")
 
 
+@sqlite_only
 def test_max_content_length_none_means_no_limit(client: FlaskClient) -> None:
     client.application.config["MAX_CONTENT_LENGTH"] = None
 
@@ -156,6 +160,7 @@ def test_read_body_keeps_the_connection_open(gunicorn: Server) -> None:
             assert client.send("POST", "/heroes/", body).headers["Connection"] == "keep-alive"
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("protocol", "host", "status"),
     [("HTTP/1.1", "", 400), ("HTTP/1.1", "a,b", 400), ("HTTP/1.1", "a:8000", 200), ("HTTP/1", "", 200)],
