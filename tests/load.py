@@ -27,7 +27,7 @@ def load(
     port: int,
     requests: Sequence[tuple[str, str, object]] = WRITE_AND_READ,
     keep_alive: Sequence[bool] = (True, False, True, False),
-    pause: float = 0.02,
+    pause: float = 0.05,
 ) -> Iterator[Load]:
     """Send requests in turn during the block, from one client for each `keep_alive`; yield their Load.
 

@@ -19,6 +19,7 @@ from tests.servers import Server, serving
 CLIENTS = 8
 BETWEEN_KILLS = 0.5  # seconds
 RESPONSES_BETWEEN_KILLS = 20
+PAUSE = 0.005  # seconds between two requests of a client: the workers that start need the processor, too
 
 # A possible state of a hero: its name and age, or None if it is deleted.
 State = tuple[str, int | None] | None
@@ -107,7 +108,7 @@ class Bookkeeper:
 
     def work(self, stop: Event) -> None:
         """Send random requests until `stop` is set."""
-        while not stop.is_set():
+        while not stop.wait(PAUSE):
             alive = [number for number, states in self.heroes.items() if states != [None]]
             if self.pending:
                 self.create_once()

@@ -12,6 +12,7 @@ import psycopg
 
 from tests.constants import HERO
 from tests.drills.service import Client, Report, background, cluster, kill, migrate
+from tests.drills.writers import PAUSE
 from tests.servers import serving
 
 CLIENTS = 4
@@ -44,7 +45,7 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
 
                 def write(stop: Event) -> None:
                     client = Client(server.port)
-                    while not stop.is_set():
+                    while not stop.wait(PAUSE):
                         name = uuid.uuid4().hex
                         response = client.send("POST", "/heroes/", HERO | {"name": name})
                         if response and response.status == 200:

@@ -19,6 +19,7 @@ TIMEOUT = 6  # seconds that a client waits for a response: a little longer than 
 LIMIT = 30  # seconds until requests must be served again
 PROBE_TIMEOUT = 10  # seconds that a probe waits: much longer than it should take, to measure it
 RETRY = 0.05  # seconds between a refused request and the next
+PAUSE = 0.02  # seconds between a created hero and the next: the machine has other work, such as the failover
 
 # When a probe was sent and answered, and its status, or None without a response.
 Probe = tuple[float, float, int | None]
@@ -50,7 +51,7 @@ class Writer:
 
     def work(self, stop: Event) -> None:
         """Create heroes until `stop` is set."""
-        while not stop.is_set() and not self.problems:
+        while not stop.wait(PAUSE) and not self.problems:
             self.create()
 
 
