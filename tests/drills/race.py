@@ -1,4 +1,4 @@
-"""Four server processes, and clients that compete for the same heroes."""
+"""Several server processes, and clients that compete for the same heroes."""
 
 import random
 import time
@@ -12,7 +12,7 @@ from tests.constants import HERO
 from tests.drills.service import Client, Report, databases, together
 from tests.servers import serving
 
-PROCESSES = 4
+COUNTERS = 4
 WRITERS = 8
 
 
@@ -68,10 +68,10 @@ def count(port: int, increments: int, problems: list[str]) -> int:
                 status = expect(problems, response, 200, 412)
                 retries.append(status == 412)
 
-    together(*[counter] * PROCESSES)
+    together(*[counter] * COUNTERS)
     final = Client(port).send("GET", f"/heroes/{number}")
-    if final is None or final.json["age"] != PROCESSES * increments:
-        problems.append(f"counted to {final and final.json['age']}, not to {PROCESSES * increments}")
+    if final is None or final.json["age"] != COUNTERS * increments:
+        problems.append(f"counted to {final and final.json['age']}, not to {COUNTERS * increments}")
     return sum(retries)
 
 
@@ -100,13 +100,13 @@ def delete(port: int, rounds: int, problems: list[str]) -> None:
 
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:
-    """Yield a report for each database: 30 seconds of writing, or 2 if `quick`, and the races.
+    """Yield a report for each database: 30 seconds of writing to 4 processes, or 2 to 2 if `quick`, and the races.
 
     A writer that has to wait for as long, or for the default of 5 seconds, is refused, which is a problem.
     """
-    seconds, increments, rounds = (2, 10, 20) if quick else (30, 250, 300)
+    processes, seconds, increments, rounds = (2, 2, 10, 20) if quick else (4, 30, 250, 300)
     environment = {
-        "WEB_CONCURRENCY": str(PROCESSES),
+        "WEB_CONCURRENCY": str(processes),
         "ACCESS_LOG": "off",
         "DATABASE_TIMEOUT": str(min(seconds, 5)),
     }
@@ -119,7 +119,7 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
                 delete(server.port, rounds, problems)
             figures = (
                 f"{name}: {writes} writes by {WRITERS} clients in {seconds} s, the slowest {slowest * 1000:.0f} ms; "
-                f"{PROCESSES * increments} increments with If-Match, {retries} retries; "
+                f"{COUNTERS * increments} increments with If-Match, {retries} retries; "
                 f"{rounds} races of PATCH and DELETE"
             )
             yield figures, problems
