@@ -11,7 +11,8 @@ from threading import Event
 import psycopg
 
 from tests.constants import HERO
-from tests.drills.service import Client, Report, background, cluster, kill, migrate
+from tests.databases import migrated
+from tests.drills.service import Client, Report, background, cluster, kill
 from tests.drills.writers import PAUSE
 from tests.servers import serving
 
@@ -37,7 +38,7 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
     refused: Counter[int | None] = Counter()
 
     with cluster(folder / "primary") as primary:
-        migrate(primary.url)
+        migrated(primary.url)
         with cluster(folder / "standby", copy_of=primary) as standby:
             follow(primary.url)
             url = f"postgresql://postgres@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/postgres"

@@ -16,8 +16,9 @@ from threading import Event, Thread
 
 import psycopg
 
+from tests.databases import migrated
 from tests.drills.failover import follow
-from tests.drills.service import Client, LeftOut, Report, background, cluster, migrate
+from tests.drills.service import Client, LeftOut, Report, background, cluster
 from tests.drills.writers import RETRY, TIMEOUT, Writer, compare, probing, ready, summary, until, working
 from tests.servers import Server, serving
 
@@ -145,7 +146,7 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
         with second.inside():
             standby = stack.enter_context(cluster(folder / "standby", primary, second.address))
         stack.enter_context(network.switch.inside())
-        migrate(primary.url)
+        migrated(primary.url)
         follow(primary.url)
         hosts = f"{primary.address}:{primary.port},{standby.address}:{standby.port}"
         url = f"postgresql://postgres@{hosts}/postgres"

@@ -25,6 +25,7 @@ import psutil
 import psycopg
 
 from tests.constants import ROOT
+from tests.databases import migrated
 from tests.drills.service import (
     BIN,
     USER,
@@ -33,7 +34,6 @@ from tests.drills.service import (
     LeftOut,
     Report,
     kill,
-    migrate,
 )
 from tests.drills.writers import Probe, Writer, compare, gap, probing, summary, until, working
 from tests.servers import serving
@@ -212,7 +212,7 @@ def create_database(patroni: Patroni) -> str:
         connection.execute("CREATE ROLE heroes LOGIN PASSWORD 'change-me-heroes'")
         connection.execute("CREATE DATABASE heroes OWNER heroes")
     url = f"postgresql://heroes:change-me-heroes@{patroni.hosts}/heroes"
-    migrate(url)
+    migrated(url)
     return url
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import psycopg
 
 from tests.constants import HERO
+from tests.databases import migrated
 from tests.drills.failover import follow
-from tests.drills.service import Client, Cluster, Report, cluster, kill, migrate
+from tests.drills.service import Client, Cluster, Report, cluster, kill
 from tests.drills.writers import probing, until
 from tests.servers import serving
 
@@ -76,7 +77,7 @@ def refused(reading: Client) -> tuple[str, list[str]]:
 def run(folder: Path, quick: bool) -> Iterator[Report]:
     """Yield a report of 200 heroes, or 20 if `quick`, written through one service and read through the other."""
     with cluster(folder / "primary") as primary:
-        migrate(primary.url)
+        migrated(primary.url)
         with cluster(folder / "standby", copy_of=primary) as standby:
             follow(primary.url)
             hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"

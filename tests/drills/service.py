@@ -15,7 +15,7 @@ import psutil
 
 from tests import client
 from tests.client import Response
-from tests.commands import run_flask
+from tests.databases import migrated
 from tests.servers import free_port
 
 with warnings.catch_warnings():
@@ -165,16 +165,11 @@ def cluster(folder: Path, copy_of: Cluster | None = None, address: str = "127.0.
             kill(server.pid)
 
 
-def migrate(url: str) -> None:
-    """Migrate a PostgreSQL database with the command that operators use."""
-    run_flask(url, "db", "upgrade", check=True)
-
-
 @contextmanager
 def databases(folder: Path) -> Iterator[Iterator[tuple[str, str, Cluster | None]]]:
     """Yield a new database of each kind: its name, its URL, and its PostgreSQL server or None."""
     with cluster(folder / "postgres") as postgres:
-        migrate(postgres.url)
+        migrated(postgres.url)
         yield iter([("SQLite", f"sqlite:///{folder / 'database.db'}", None), ("PostgreSQL", postgres.url, postgres)])
 
 
