@@ -19,7 +19,7 @@ from tests.servers import Server, serving
 CLIENTS = 8
 BETWEEN_KILLS = 0.5  # seconds
 RESPONSES_BETWEEN_KILLS = 20
-PAUSE = 0.005  # seconds between two requests of a client: the workers that start need the processor, too
+PAUSE = 0.01  # seconds between two requests of a client: the workers that start need the processor, too
 
 # A possible state of a hero: its name and age, or None if it is deleted.
 State = tuple[str, int | None] | None
