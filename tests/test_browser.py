@@ -42,9 +42,9 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A gunicorn for all pages; they do not depend on each other's heroes."""
+    """A gunicorn for all pages, also behind nginx; they do not depend on each other's heroes."""
     folder = tmp_path_factory.mktemp("browser")
-    server = start_server(f"sqlite:///{folder / 'database.db'}", folder)
+    server = start_server(f"sqlite:///{folder / 'database.db'}", folder, PROXY_HOPS="1")
     yield server
     server.kill()
 
@@ -138,9 +138,8 @@ BELOW = {
 }
 
 
-@sqlite_only
-def test_swagger_ui_works_below_a_prefix_behind_nginx(page: Page, serve: Callable[..., Server], tmp_path: Path) -> None:
-    proxy = Nginx(tmp_path / "nginx", [serve(PROXY_HOPS="1").port] * 2, BELOW)
+def test_swagger_ui_works_below_a_prefix_behind_nginx(page: Page, server: Server, tmp_path: Path) -> None:
+    proxy = Nginx(tmp_path / "nginx", [server.port] * 2, BELOW)
     try:
         page.goto(f"http://{HOST}:{proxy.port}/api/#/default/create_hero_heroes__post")
         assert urlsplit(page.url).path == "/api/docs"

@@ -81,11 +81,6 @@ def test_recorded_exchanges_through_gunicorn(gunicorn: Server) -> None:
         through_server(gunicorn, table, lambda each: True)
 
 
-@postgres_only
-def test_recorded_exchanges_through_gunicorn_on_postgresql(serve: Callable[..., Any], table: Table) -> None:
-    through_server(serve(), table, lambda each: True)
-
-
 def through_server(server: Server, table: Table, suits: Callable[[Exchange], bool]) -> None:
     """Send a sample of the exchanges that suit a server to it."""
 

@@ -61,7 +61,7 @@ def test_gunicorn_runs_on_a_read_only_root(data: Path, tmp_path: Path) -> None:
         "PYTHON_PREFIX": sys.base_prefix,
         "DATABASE_URL": f"sqlite:///{data}/database.db",
         "BIND": f"127.0.0.1:{port}",
-        "WEB_CONCURRENCY": "2",
+        "WEB_CONCURRENCY": "1",
         "METRICS": "on",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
