@@ -1,15 +1,18 @@
 """A database moves from the tutorial app to heroes and back without losing a row."""
 
-import json
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
-from tests.contract.wire import ORACLE, Connection, Request, heroes, oracle
+from heroes import create_app
+from heroes.extensions import db
+from tests.contract.wire import ORACLE, Connection, Request, oracle
 
 HERO = b'{"name": "%s", "age": 30, "secret_name": "s"}'
 
@@ -18,6 +21,15 @@ def ask(connection: Connection, method: str, path: str, body: bytes = b"") -> An
     answer = connection.send(Request(method, path, body, "application/json" if body else None))
     assert answer.status == 200, answer
     return answer.json
+
+
+@contextmanager
+def client_of(database: Path) -> Iterator[FlaskClient]:
+    """Yield a test client of heroes on a SQLite file."""
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{database}"})
+    yield app.test_client()
+    with app.app_context():
+        db.engine.dispose()
 
 
 def drop_our_columns(database: Path) -> None:
@@ -37,15 +49,15 @@ def test_database_moves_from_the_tutorial_to_heroes_and_back(tmp_path: Path) -> 
         ask(tutorial, "POST", "/heroes/", HERO % b"One")
         ask(tutorial, "POST", "/heroes/", HERO % b"Two")
     drop_our_columns(database)
-    with heroes(database) as ours:
-        assert [hero["name"] for hero in ask(ours, "GET", "/heroes/")] == ["One", "Two"]
-        ask(ours, "PATCH", "/heroes/1", json.dumps({"age": None}).encode())
-        ask(ours, "POST", "/heroes/", HERO % b"Three")
+    with client_of(database) as ours:
+        assert [hero["name"] for hero in ours.get("/heroes/").get_json()] == ["One", "Two"]
+        assert ours.patch("/heroes/1", json={"age": None}).status_code == 200
+        assert ours.post("/heroes/", data=HERO % b"Three", content_type="application/json").status_code == 200
     with oracle(database) as tutorial:
         ask(tutorial, "POST", "/heroes/", HERO % b"Four")
         ask(tutorial, "DELETE", "/heroes/2")
         found = ask(tutorial, "GET", "/heroes/")
-    with heroes(database) as ours:
-        assert ask(ours, "GET", "/heroes/") == found
+    with client_of(database) as ours:
+        assert ours.get("/heroes/").json == found
 
     assert [(hero["name"], hero["age"]) for hero in found] == [("One", None), ("Three", 30), ("Four", 30)]
