@@ -50,17 +50,15 @@ def test_if_match_that_matches_is_accepted(client: FlaskClient, etag: str, metho
     assert client.get("/heroes/1").status_code == (200 if method == "PATCH" else 404)
 
 
-@pytest.mark.parametrize("tag", ['"0"', '"2"', "W/{}", '"x"', '"99999999999999999999"', '"-1"', '"1 "', "1x", ""])
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_if_match_that_does_not_match_is_412_and_changes_nothing(
-    client: FlaskClient, etag: str, method: str, tag: str
-) -> None:
+def test_if_match_that_does_not_match_is_412_and_changes_nothing(client: FlaskClient, etag: str, method: str) -> None:
     body = {"age": 7} if method == "PATCH" else None
-    response = client.open("/heroes/1", method=method, json=body, headers={"If-Match": tag.format(etag)})
 
-    assert (response.status_code, response.json) == (412, {"detail": "Hero has changed"})
-    assert client.get("/heroes/1").json == public(age=0)
-    assert client.get("/heroes/1").headers["ETag"] == etag
+    for tag in ('"0"', '"2"', f"W/{etag}", '"x"', '"99999999999999999999"', '"-1"', '"1 "', "1x", ""):
+        response = client.open("/heroes/1", method=method, json=body, headers={"If-Match": tag})
+        assert (response.status_code, response.json) == (412, {"detail": "Hero has changed"}), tag
+        read = client.get("/heroes/1")
+        assert (read.json, read.headers["ETag"]) == (public(age=0), etag), tag
 
 
 def test_a_patch_without_changes_changes_nothing(client: FlaskClient, etag: str) -> None:
@@ -162,11 +160,10 @@ def test_conditions_are_evaluated_as_in_rfc_9110(
             assert client.get("/heroes/1").headers.get("ETag") == expected
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "DELETE"])
 @pytest.mark.parametrize("headers", [{"If-Match": "*"}, {"If-None-Match": "*"}, {"If-None-Match": '"x"'}])
-def test_conditions_are_ignored_for_a_missing_hero(client: FlaskClient, method: str, headers: dict[str, str]) -> None:
-    body = {"age": 7} if method == "PATCH" else None
-    assert client.open("/heroes/1", method=method, json=body, headers=headers).status_code == 404
+def test_conditions_are_ignored_for_a_missing_hero(client: FlaskClient, headers: dict[str, str]) -> None:
+    for method, body in (("GET", None), ("HEAD", None), ("PATCH", {"age": 7}), ("DELETE", None)):
+        assert client.open("/heroes/1", method=method, json=body, headers=headers).status_code == 404, method
 
 
 @pytest.fixture
