@@ -194,14 +194,23 @@ def test_counts_of_replaced_workers_are_kept_until_the_stop(serve: Callable[...,
 
 
 @sqlite_only
-def test_with_preload_each_worker_counts_its_connections(serve: Callable[..., Server]) -> None:
+def test_with_preload_each_worker_counts_its_connections(serve: Callable[..., Server], tmp_path: Path) -> None:
     settings = {"WEB_CONCURRENCY": "3", "GUNICORN_THREADS": "2", "GUNICORN_CMD_ARGS": "--preload"}
-    server = serve(METRICS="1", **settings, **measured())
+    server = serve(METRICS="1", TMPDIR=str(tmp_path), **settings, **measured())
 
-    found = wait_until(lambda: scrape(server) if len(server.workers()) == 3 else None)
-    assert found is not None
-    assert found["db_connections_max",] == 3 * 2
-    assert found["db_connections_in_use",] == 0
+    wait_until(lambda: len(server.workers()) == 3 and scrape(server).get(("db_connections_max",)) == 3 * 2)
+    assert scrape(server)["db_connections_in_use",] == 0
+
+    # A worker that is killed while it makes a file leaves it empty.
+    [folder] = tmp_path.glob("heroes-metrics-*")
+    killed = server.workers()[0]
+    empty = folder / f"summary_{killed.pid}.db"
+    empty.touch()
+    metrics = server.client(keep_alive=False).send("GET", "/metrics")
+    assert (metrics.status, metrics.headers["Retry-After"]) == (503, "1")
+    killed.kill()
+    wait_until(lambda: not empty.exists())
+    assert scrape(server)
     assert server.stop() == 0
 
 
