@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from tests.constants import ROOT, on_gunicorn, postgres_only, sqlite_only
+from tests.constants import ROOT, on_gunicorn, sqlite_only
 from tests.contract.corpus import topics
 from tests.contract.replay import Exchange, differences, recorded, through
 from tests.contract.tables import Table, table_of
@@ -34,26 +34,9 @@ def tell(found: list[str]) -> str:
     return f"{len(found)} differences\n\n" + "\n\n".join(found[:SHOWN])
 
 
-def reach_a_database(exchanges: list[Exchange]) -> list[Exchange]:
-    """Return the exchanges whose requests are valid, or belong together: the others are rejected before a statement."""
-    return [each for each in exchanges if each.flow or each.answer.status != 422]
-
-
-ON_POSTGRESQL = {topic: reached for topic, exchanges in TOPICS.items() if (reached := reach_a_database(exchanges))}
-
-
-@sqlite_only
 @pytest.mark.parametrize("topic", TOPICS)
 def test_recorded_exchanges(topic: str, client: FlaskClient, table: Table) -> None:
     found = list(differences(TOPICS[topic], through(client), table))
-
-    assert not found, tell(found)
-
-
-@postgres_only
-@pytest.mark.parametrize("topic", ON_POSTGRESQL)
-def test_recorded_exchanges_on_postgresql(topic: str, client: FlaskClient, table: Table) -> None:
-    found = list(differences(ON_POSTGRESQL[topic], through(client), table))
 
     assert not found, tell(found)
 
