@@ -10,6 +10,9 @@ INT64 = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
+    # A copy of the tables alone, without Alembic's, has the column already.
+    if "version" in {column["name"] for column in sa.inspect(op.get_bind()).get_columns("hero")}:
+        return
     op.add_column("hero", sa.Column("version", INT64, nullable=False, server_default="1"))
 
 

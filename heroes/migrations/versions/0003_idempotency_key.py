@@ -16,8 +16,9 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String, nullable=False),
         sa.Column("created_at", INT64, nullable=False),
         sa.Column("answer", sa.JSON),
+        if_not_exists=True,
     )
-    op.create_index("ix_idempotency_key_created_at", "idempotency_key", ["created_at"])
+    op.create_index("ix_idempotency_key_created_at", "idempotency_key", ["created_at"], if_not_exists=True)
 
 
 def downgrade() -> None:

@@ -8,6 +8,9 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
+    # A copy of the tables alone, without Alembic's, has the column already.
+    if "resource" in {column["name"] for column in sa.inspect(op.get_bind()).get_columns("idempotency_key")}:
+        return
     op.add_column("idempotency_key", sa.Column("resource", sa.String, nullable=False, server_default="hero"))
 
 
