@@ -72,7 +72,7 @@ if settings["METRICS"] and find_spec("prometheus_client"):
     from prometheus_client.multiprocess import mark_process_dead  # it looks for the folder when it is imported
 
     def child_exit(server: Any, worker: Any) -> None:
-        """Drop the gauges of a worker that is gone, and the empty file of one that was killed while it made it."""
+        """Drop the gauges of a worker that is gone, and the empty files of one that was killed while it made them."""
         mark_process_dead(worker.pid)
         for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"*_{worker.pid}.db"):
             if not file.stat().st_size:

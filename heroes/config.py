@@ -105,7 +105,9 @@ class Settings(Schema):
     METRICS = Boolean(**env(False, "`1` serves /metrics for Prometheus (extra `metrics`)"))
     # Read by gunicorn.conf.py.
     BIND = String(
-        **env(None, "address to listen on, e.g. `0.0.0.0:8000` or `unix:/run/heroes.sock`; overrides PORT", address)
+        **env(
+            None, "address to listen on, e.g. `0.0.0.0:8000` or `unix:/run/heroes/heroes.sock`; overrides PORT", address
+        )
     )
     PORT = Integer(**env(8000, "port to listen on, on loopback", Range(0, MAX_PORT)))
     # gunicorn reads it, too.

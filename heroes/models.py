@@ -20,17 +20,16 @@ class Hero(ResourceMixin, Base):
 
 
 class RecordedAnswer(TypeDecorator[dict[str, Any]]):
-    """The content of a response, and the version of its row. Earlier releases stored a hero's values."""
+    """The content of a response, and the version of its row. Release 1.0.0 stored a list of a hero's values."""
 
     impl = JSON
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
         if isinstance(value, list):
-            value = dict(zip(("name", "age", "id", "version"), value, strict=True))
-        if value is None or "content" in value:
-            return cast(dict[str, Any] | None, value)
-        return {"version": value.pop("version"), "content": value}
+            *values, version = value
+            return {"content": dict(zip(("name", "age", "id"), values, strict=True)), "version": version}
+        return cast(dict[str, Any] | None, value)
 
 
 class IdempotencyKey(Base):

@@ -255,7 +255,7 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     @app.get("/exact")
     @operation()
     def exact() -> Any:
-        return {"fee": decimal.Decimal("1.10")}
+        return {"fee": decimal.Decimal("1.10"), "numbers": {1: "one"}}
 
     app.add_url_rule("/<int:number>/named", view_func=Named.as_view("named"))
     client = app.test_client()
@@ -263,7 +263,7 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     assert (named.status_code, named.json, named.headers["X-Own"]) == (202, ROW | {"id": 7}, "1")
     assert (given.status_code, given.text) == (203, "8")
     assert client.get("/redirected").headers["Location"] == "/docs"
-    assert client.get("/exact").json == {"fee": "1.10"}
+    assert client.get("/exact").json == {"fee": "1.10", "numbers": {"1": "one"}}
 
 
 def test_required_headers_and_defaults_of_headers_work(app: Flask) -> None:
@@ -273,7 +273,15 @@ def test_required_headers_and_defaults_of_headers_work(app: Flask) -> None:
     class Default(own.BaseSchema):
         key = own.String(data_key="X-Key", load_default="none")
 
-    for name, schema in (("required", Required), ("default", Default)):
+    class Either(own.BaseSchema):
+        key = own.String(data_key="X-Key")
+
+        @validates_schema
+        def check(self, data: dict[str, Any], **kwargs: Any) -> None:
+            if not data:
+                raise ValidationError("Needs a key.")
+
+    for name, schema in (("required", Required), ("default", Default), ("either", Either)):
         app.add_url_rule(f"/{name}", name, operation(headers=schema)(lambda key: [key]))
 
     client = app.test_client()
@@ -281,6 +289,7 @@ def test_required_headers_and_defaults_of_headers_work(app: Flask) -> None:
     assert (refused.status_code, refused.get_json()["detail"][0]["loc"]) == (422, ["header", "x-key"])
     assert client.get("/required", headers={"X-Key": "a"}).json == ["a"]
     assert client.get("/default").json == ["none"]
+    assert client.get("/either").status_code == 422
 
 
 def test_a_rule_without_its_slash_keeps_its_defaults_and_redirect() -> None:

@@ -60,6 +60,11 @@ def test_link_keeps_the_last_value_of_other_parameters(client: FlaskClient) -> N
 
 
 @sqlite_only
+def test_link_has_integers_in_their_shortest_form(client: FlaskClient) -> None:
+    limit = "0" * 3000 + "1"
+    assert client.get(f"/heroes/?limit={limit}").headers["Link"] == '<?limit=1&after=1>; rel="next"'
+
+
 @pytest.mark.parametrize("junk", ["unknown=x", "Name=H1", "x" * 7000, "x=" + "%C3%A9" * 1000, "&&;=%00", "%ff=%fe"])
 def test_link_drops_unknown_parameters(client: FlaskClient, junk: str) -> None:
     assert client.get(f"/heroes/?limit=1&{junk}").headers["Link"] == '<?limit=1&after=1>; rel="next"'

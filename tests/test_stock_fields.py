@@ -145,6 +145,31 @@ def test_keyed_post_is_replayed(users: FlaskClient, query: Query) -> None:
     assert query('SELECT count(*) FROM "user"') == [(1,)]
 
 
+def test_keyed_post_has_the_response_of_its_resource(app: Flask) -> None:
+    class Narrow(BaseSchema):
+        id = Integer()
+
+    resource = Resource(User, UserPublic, keys=IdempotencyKey)
+
+    @app.post("/narrow")
+    @operation(body=UserCreate, headers=CreateHeaders, response=Narrow)
+    def create(user: dict[str, Any], **key: str) -> Any:
+        return resource.create(user, **key)
+
+    with app.app_context():
+        Base.metadata.create_all(db.engine)
+    try:
+        client = app.test_client()
+        assert client.post("/narrow", json=USER).json == {"id": 1}
+        # Not what the resource shows, and the view does not.
+        for _ in range(2):
+            with pytest.raises(TypeError, match="the response of create must be that of its Resource"):
+                client.post("/narrow", json=USER, headers={"Idempotency-Key": "a"})
+    finally:
+        with app.app_context():
+            Base.metadata.drop_all(db.engine)
+
+
 def test_link_repeats_filters_as_they_were_sent(users: FlaskClient) -> None:
     for _ in range(2):
         users.post("/users/", json=USER)
@@ -216,8 +241,12 @@ def test_invalid_values_are_one_line_each(users: FlaskClient, runner: FlaskCliRu
 
 
 @pytest.mark.parametrize("user_id", [2**63, -(2**70)])
-def test_id_that_the_column_cannot_hold_is_404(users: FlaskClient, user_id: int) -> None:
+def test_id_that_the_column_cannot_hold_is_404(users: FlaskClient, query: Query, user_id: int) -> None:
+    users.post("/users/", json=USER)
+    query(f'UPDATE "user" SET id = {-(2**63)}')
+
     assert users.patch(f"/users/{user_id}", json={"name": "a"}).status_code == 404
+    assert [user["name"] for user in users.get("/users/").get_json()] == ["Ann"]
 
 
 def test_resource_without_autoincrement_is_refused() -> None:

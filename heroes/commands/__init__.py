@@ -51,7 +51,7 @@ def long_transaction(file: str) -> Iterator[Connection]:
             # Otherwise Python's own flush at exit reports the error again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.ClickException(f"{file}: {error.strerror}") from error
-    except (SQLAlchemyError, db.engine.dialect.loaded_dbapi.Error) as error:
+    except (SQLAlchemyError, db.engine.dialect.loaded_dbapi.Error, OverflowError) as error:
         # PostgreSQL may quote the row after the first line; sqlite3 quotes text that is not UTF-8 after "with text".
         message = re.split("\n| with text ", str(getattr(error, "orig", error)))[0]
         raise click.ClickException(f"database: {message}") from error
@@ -74,7 +74,7 @@ def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: Im
 
 def dump_values(rows: Iterable[Sequence[Any]], fields: Sequence[Field[Any]]) -> Iterable[Sequence[Any]]:
     """Return rows whose values are dumped by their fields. Integer and String leave a value as it is."""
-    if all(isinstance(field, (Integer, String)) for field in fields):
+    if {type(field) for field in fields} <= {Integer, String}:
         return rows
     return (
         [field.serialize("", value, lambda it, *_: it) for field, value in zip(fields, row, strict=True)]
@@ -98,16 +98,17 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
         # Behind a pooler the server's session is another client's after the commit.
         postgresql_on_commit="DROP",
     )
-    # The driver is used directly: what SQLAlchemy does to a value of a column's type is left to do.
+    # COPY and executemany() bypass SQLAlchemy, so convert the values as the column types do.
     dialect = connection.dialect
+    quoted = dialect.identifier_preparer.format_table(staged)
     processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in staged.c]
     if any(processors):
         rows = ([each(value) if each else value for each, value in zip(processors, row, strict=True)] for row in rows)
-    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {staged.fullname}")
+    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {quoted}")
     staged.create(connection)
     cursor: Any = connection.connection.cursor()
     if postgresql:
-        with cursor.copy(f"COPY {staged.fullname} FROM STDIN") as copy:
+        with cursor.copy(f"COPY {quoted} FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
     else:
@@ -206,7 +207,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             raise click.UsageError("--escape-formulas is for CSV only.")
         fields = public_schema().fields | (create_schema().fields if with_secrets else {})
         # Under the names that an import reads.
-        keys = {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
+        keys: dict[str, Any] = {"id": ("id", Integer())}
+        keys |= {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
         columns = [column for column in table.c if column.name in keys]
         names, fields_in_order = zip(*(keys[column.name] for column in columns), strict=True)
         query = select(*columns).order_by(table.c.id)

@@ -36,7 +36,7 @@ def authenticate() -> None:
 
 
 def finish_cors(response: Response) -> Response:
-    """Add `Vary: Origin` for every origin, and limit the headers that Flask-CORS repeats."""
+    """Let a preflight for an unknown path succeed, add `Vary` if origins are listed, limit what Flask-CORS repeats."""
     # A preflight for an unknown path has no error status: else a script could not read the 404 of its request.
     preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     if preflight and response.status_code == 404:

@@ -67,11 +67,10 @@ class WriterLock:
             # flock() has no timeout.
             try:
                 locked = in_background(lambda: lock_without_timeout(descriptor))
-            except RuntimeError as error:
-                os.close(descriptor)
-                raise PoolTimeout("no thread to wait for writers of other processes") from error
-            try:
                 locked.result(max(deadline - time.monotonic(), 0))
+            except PoolTimeout:
+                os.close(descriptor)
+                raise
             except TimeoutError:
                 locked.add_done_callback(lambda _: os.close(descriptor))
                 self.given_up = locked

@@ -89,7 +89,7 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
 
 
 def init_app(app: Flask) -> None:
-    """Register the handlers. Flask logs any other exception, and answers as for a 500."""
+    """Register the handlers. Flask logs any other exception, and makes an InternalServerError of it."""
     app.register_error_handler(exceptions.HTTPException, handle_http_exception)
     app.register_error_handler(DBAPIError, lambda error: handle_http_exception(classify(error)))
     app.register_error_handler(PoolTimeout, lambda error: handle_http_exception(unavailable(str(error))))

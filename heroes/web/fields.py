@@ -1,6 +1,6 @@
 """Fields with pydantic's coercion rules, and the base classes of schemas. Independent of Flask and SQLAlchemy.
 
-Use them instead of marshmallow's own String and Integer, which let values through that a database can't store.
+Use them instead of marshmallow's String and Integer, which let values through that a database can't store.
 The rules, error types and messages are those of pydantic 2 in lax mode (https://docs.pydantic.dev/latest/errors/).
 A validation error is a mapping {"type", "loc", "msg", "ctx"?}; web.errors fills its "loc".
 """
@@ -111,14 +111,14 @@ class Integer(fields.Field[Any]):
 
 
 class Id(Integer):
-    """An id in a path. One that the column can't hold is valid, and loaded as one that no row has."""
+    """An id in a path. One that the column can't hold is valid; it is loaded as None, which is no row's."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(ge=None, le=None, **kwargs)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         number = super()._deserialize(value, attr, data, **kwargs)
-        return number if INT64_MIN <= number <= INT64_MAX else INT64_MIN
+        return number if INT64_MIN <= number <= INT64_MAX else None
 
 
 class String(fields.Field[Any]):

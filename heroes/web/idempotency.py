@@ -36,11 +36,11 @@ class IdempotencyKeys:
         self.record = update(table).where(table.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
         self.recall = select(table).where(table.c.key == bindparam("key"))
 
-    def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, Row]:
-        """Create a row and record the response's content under the key, in one transaction.
+    def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, bool]:
+        """Create a row and record the answer under the key, in one transaction; or return the answer recorded there.
 
-        Returns the row and {}, or {} and what an earlier request recorded: `content` and `version`. Aborts with 422 if
-        the key had other values.
+        Returns the `content` of the response and the `version` of the row, and whether an earlier request recorded
+        them. Aborts with 422 if the key had other values.
         """
         fingerprint = hashlib.sha256(orjson.dumps(values, default=str)).hexdigest()
         now = int(time.time())
@@ -53,7 +53,7 @@ class IdempotencyKeys:
                 content = orjson.loads(to_json(self.public.dump(created)))
                 answer = {"content": content, "version": created["version"]}
                 fetch(connection, self.record, {"claimed": key, "answer": answer})
-                return created, {}
+                return answer, False
             found = fetch(connection, self.recall, {"key": key})
         if not found:
             # It expired in between, by the clock of another host.
@@ -61,4 +61,4 @@ class IdempotencyKeys:
         [recorded] = found
         if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
             abort(422, [error("value_error", "was used with another body") | {"loc": ["header", "idempotency-key"]}])
-        return {}, recorded["answer"]
+        return recorded["answer"], True

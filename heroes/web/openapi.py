@@ -123,10 +123,10 @@ def document(app: Flask) -> dict[str, Any]:
                 described["security"] = [{"bearer": []}]
                 described["responses"][401] = NOT_AUTHENTICATED
             spec.path(path, operations={method.lower(): described})
-    described = spec.to_dict()
-    for name, schema in described["components"]["schemas"].items():
+    result = spec.to_dict()
+    for name, schema in result["components"]["schemas"].items():
         schema["title"] = name
-    return described
+    return result
 
 
 @blueprint.get("/")

@@ -1,13 +1,14 @@
 """The decorator of a view: what goes in and what comes out."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import orjson
 from flask import Response, abort, current_app, request
 from flask.json.provider import DefaultJSONProvider
-from marshmallow import Schema, ValidationError, missing
+from marshmallow import Schema, ValidationError
 from werkzeug.wrappers import Response as BaseResponse
 
 from heroes.web.errors import located_errors
@@ -17,8 +18,12 @@ from heroes.web.requests import read_body
 SchemaLike = Schema | type[Schema] | None
 
 
-class Dumped(dict[str, Any]):
-    """Content of a response that a schema has dumped already."""
+@dataclass
+class Dumped:
+    """Content of a response that was dumped before. schema: by which class."""
+
+    content: Any
+    schema: type[Schema]
 
 
 def instance(schema: SchemaLike) -> Schema | None:
@@ -26,8 +31,8 @@ def instance(schema: SchemaLike) -> Schema | None:
 
 
 def to_json(content: Any) -> bytes:
-    """Return compact JSON, like the tutorial's. Of what orjson does not know, it has what Flask's jsonify() makes."""
-    return orjson.dumps(content, default=DefaultJSONProvider.default)
+    """Return compact JSON, like the tutorial's. Types unknown to orjson are serialized as by Flask's jsonify()."""
+    return orjson.dumps(content, default=DefaultJSONProvider.default, option=orjson.OPT_NON_STR_KEYS)
 
 
 def json_response(content: Any, status: int = 200) -> Response:
@@ -61,8 +66,6 @@ class operation:
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
         fields = self.headers.fields if self.headers else {}
         names = [field.data_key or name for name, field in fields.items()]
-        # Then there is nothing to load for most requests: they have none of the headers.
-        optional = not any(field.required or field.load_default is not missing for field in fields.values())
         readers: list[tuple[str, Schema | None, Callable[[], Any]]] = [
             ("path", self.path, lambda: request.view_args),
             # The last value of a repeated key.
@@ -74,14 +77,13 @@ class operation:
         dump = self.response.dump if self.response else None
 
         @wraps(view)
-        def operate(*this: Any, **view_args: Any) -> Any:
+        def operate(*this: Any, **view_args: Any) -> Any:  # this: the instance of a class-based view
             arguments: list[Any] = []
             named: dict[str, Any] = {} if self.path else view_args
             failures: list[Error] = []
             for place, load, read in parts:
                 try:
-                    data = read()
-                    loaded = {} if place == "header" and optional and not data else load(data)
+                    loaded = load(read())
                 except ValidationError as error:
                     failures += located_errors(error.messages, place)
                     continue
@@ -95,7 +97,11 @@ class operation:
             content, *rest = result if isinstance(result, tuple) else (result,)
             if isinstance(content, BaseResponse):
                 return result
-            if dump and not isinstance(content, Dumped):
+            if isinstance(content, Dumped):
+                if content.schema is not type(self.response):
+                    raise TypeError(f"the response of {view.__name__} must be that of its Resource: {content.schema}")
+                content = content.content
+            elif dump:
                 content = dump(content)
             answer = json_response(content, self.status)
             return (answer, *rest) if rest else answer

@@ -40,7 +40,8 @@ class Listing:
         if name == "after":
             return columns.id > value
         bound, _, column = name.partition("_")
-        return cast(ColumnElement[bool], {"min": ge, "max": le}[bound](columns[column], value))
+        compare = {"min": ge, "max": le}[bound]
+        return cast(ColumnElement[bool], compare(columns[column], value))
 
     def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
         """Return the ORDER BY of a sort: ties by id, NULLs last."""
@@ -78,8 +79,8 @@ class Listing:
 def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
     """Return the Link to the next page. It repeats the parameters that the client sent and the operation has."""
     kept = [key for key in query if key in request.args and key not in ("after", "offset")]
-    # As they were sent: not every loaded value has the same form.
-    sent = {key: request.args.getlist(key)[-1] for key in kept}
+    # As they were sent, because not every loaded value has the same form. An integer can be shorter.
+    sent = {key: query[key] if isinstance(query[key], int) else request.args.getlist(key)[-1] for key in kept}
     step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
     link = f'<?{urlencode(sent | step)}>; rel="next"'
     return {"Link": link} if len(link) <= MAX_LINK else {}

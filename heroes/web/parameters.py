@@ -28,7 +28,7 @@ class Sort(String):
 
 
 class PageQuery(BaseSchema):
-    """A page of a list. A subclass adds filters and `sort`.
+    """A page of a list. A subclass adds `sort`, and filters: every other field is one.
 
     A filter is named after a column (equal), or that with `min_` or `max_` in front (greater or equal, less or equal).
     It can't have a data_key.

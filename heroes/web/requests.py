@@ -14,7 +14,7 @@ from heroes.web.fields import error, invalid
 
 UNREADABLE = "There was an error parsing the body"
 GRANIAN = "Granian"
-HTTP_1_0 = {"HTTP/1.0", "HTTP/1"}  # the latter is Granian's name of it
+HTTP_1_0 = {"HTTP/1.0", "HTTP/1"}  # Granian calls it HTTP/1
 DRAIN = 8 * 1024 * 1024  # bytes beyond the limit that are read before a chunked body is refused
 # A Content-Type, which FastAPI parses as an email's header: with white space and parameters.
 JSON = re.compile(r"\s*application/(?:[^/;]*\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)

@@ -15,7 +15,7 @@ from heroes.web.idempotency import IdempotencyKeys
 from heroes.web.operation import Dumped
 from heroes.web.pages import Listing
 
-Content = tuple[Row, dict[str, str]]  # a row, which the response schema dumps, and headers
+Content = tuple[Row | Dumped, dict[str, str]]  # a row, which the response schema dumps, and headers
 
 # The defaults: If-Match admits any ETag, If-None-Match excludes none.
 ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
@@ -27,10 +27,14 @@ def comparable(etags: Iterable[str | None]) -> list[str]:
 
 
 class Resource(Listing):
-    """A table with the columns of storage.columns.ResourceMixin. keys: the mapped class of Idempotency-Keys."""
+    """A table with the columns of storage.columns.ResourceMixin.
+
+    public: the schema of its responses. keys: the mapped class of Idempotency-Keys.
+    """
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
         super().__init__(model, public)
+        self.public = public
         self.keys = IdempotencyKeys(cast(Table, keys.__table__), public())
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
         assert self.table.dialect_options["sqlite"]["autoincrement"], f"{model.__name__} needs sqlite_autoincrement"
@@ -64,7 +68,7 @@ class Resource(Listing):
             abort(404, self.errors[404])
         return rows[0]
 
-    def with_etag(self, row: Row) -> Content:
+    def with_etag(self, row: Row) -> tuple[Row, dict[str, str]]:
         return row, {"ETag": quote_etag(str(row["version"]))}
 
     def execute(
@@ -88,15 +92,13 @@ class Resource(Listing):
         return row
 
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
-        """Insert a row. With a key that was used before, return the row that was created then."""
+        """Insert a row. With a key that was used before, return the content of the first response."""
         # Some clients send an option that is not set as an empty header.
         if not idempotency_key:
             return self.with_etag(cast(Row, write(self.insert_statement, values)))
-        created, recorded = self.keys.create_once(idempotency_key, self.table.name, self.insert_statement, values)
-        if created:
-            return self.with_etag(created)
-        _, headers = self.with_etag(recorded)
-        return Dumped(recorded["content"]), headers | {"Idempotent-Replayed": "true"}
+        answer, replayed = self.keys.create_once(idempotency_key, self.table.name, self.insert_statement, values)
+        _, headers = self.with_etag(answer)
+        return Dumped(answer["content"], self.public), headers | ({"Idempotent-Replayed": "true"} if replayed else {})
 
     def read(self, row_id: int, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS) -> Content | Response:
         """Return a row, or 304. Raises NotFound and PreconditionFailed, in the order of RFC 9110, 13.2.2."""
