@@ -42,6 +42,7 @@ def operations(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]
 
 def test_the_document_is_valid_openapi_3_1(openapi: dict[str, Any]) -> None:
     assert openapi["openapi"].startswith("3.1.")
+    assert openapi["info"]["title"] == "heroes"
     OpenAPIV31SpecValidator(openapi).validate()
 
 

@@ -23,6 +23,7 @@ from heroes.config import ConfigError
 from heroes.extensions import db
 from heroes.models import Hero
 from heroes.storage import postgresql
+from heroes.storage.columns import random_version
 from heroes.storage.sqlite import has_wal_reset_bug
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
 from tests.databases import locked, migrated, pool
@@ -46,6 +47,10 @@ for method, path, body in [
     assert client.open(path, method=method, json=body).status_code == 200
     os.write(1, b"answered")
 """
+
+
+def test_versions_do_not_repeat() -> None:
+    assert len({random_version() for _ in range(10_000)}) == 10_000
 
 
 @pytest.mark.skipif(not shutil.which("strace") and "CI" not in os.environ, reason="needs strace (a Debian package)")

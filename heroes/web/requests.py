@@ -94,7 +94,6 @@ def read_body() -> Any:
 def init_app(app: Flask) -> None:
     """Check every request, also one whose view does not read the body."""
     app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False
     app.before_request(check_request)
 
 
