@@ -99,7 +99,8 @@ class Server:
     def stop(self) -> int:
         """Stop it with SIGTERM, as systemd does, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        # gunicorn kills a worker after 30 s that has missed the signal, because it was just starting.
+        return self.process.wait(45)
 
 
 def launch(

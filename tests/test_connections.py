@@ -95,7 +95,7 @@ def test_quick_stop_ends_a_busy_server(serve: Serve) -> None:
     with load(server.port) as found:
         wait_until(lambda: found.outcomes["GET", 200] >= 100)
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(45) == 0
         assert not server.answers()
 
 
@@ -109,5 +109,5 @@ def test_stop_does_not_wait_for_idle_connections(serve: Serve) -> None:
         # A request that a client is about to send is answered.
         response = ask(late)
         assert (response.status, response.headers["Connection"]) == (200, "close")
-        assert server.process.wait(30) == 0
+        assert server.process.wait(45) == 0
         assert silent.recv(1) == b""

@@ -69,5 +69,5 @@ def test_stop_finishes_requests_in_flight(serve: Callable[..., Server], query: Q
         answers = [client.makefile("rb").read() for client in clients]
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert server.process.wait(30) == 0
+    assert server.process.wait(45) == 0
     assert query("SELECT count(*) FROM hero") == [(4,)]
