@@ -74,6 +74,6 @@ def init_app(app: Flask) -> None:
             MultiProcessCollector(registry)
         try:
             return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
-        except struct.error:
-            # A worker that is starting has made a file, and not yet filled it.
+        except (struct.error, FileNotFoundError):
+            # A worker has just made a file, and not yet filled it; or gunicorn has just removed one that stayed empty.
             raise ServiceUnavailable(retry_after=1) from None
