@@ -316,10 +316,12 @@ def test_gunicorn_ignores_forwarded_headers(gunicorn: Server) -> None:
 
 @sqlite_only
 def test_gunicorn_serves_nothing_outside_script_name(serve: Callable[..., Server]) -> None:
-    server = serve(SCRIPT_NAME="/api", **measured())
+    # An environment variable of the process is not a header of its requests.
+    server = serve(SCRIPT_NAME="/api", HTTP_X_REQUEST_ID="of-the-environment", **measured())
     client = server.client(keep_alive=False)
 
-    assert client.send("GET", "/api/heroes/").body == b"[]"
+    listed = client.send("GET", "/api/heroes/")
+    assert (listed.body, listed.headers["X-Request-ID"] == "of-the-environment") == (b"[]", False)
     assert client.send("GET", "/api").headers["Location"] == "/api/docs"
     for path in ("/", "/heroes/", "/apiheroes/", "/API/heroes/", "/sentinel", "/%61pi/heroes/"):
         response = client.send("GET", path)

@@ -555,6 +555,19 @@ def test_unresponsive_host_is_503_after_the_timeout() -> None:
 
 
 @postgres_only
+def test_connection_without_a_thread_is_503(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with app.app_context(), monkeypatch.context() as patched:
+        db.engine.dispose()
+        patched.setattr(threading.Thread, "start", refuse)
+        assert [app.test_client().get("/heroes/").status_code for _ in range(2)] == [503, 503]
+
+    assert app.test_client().get("/heroes/").status_code == 200
+
+
+@postgres_only
 def test_request_waits_for_a_server_that_is_slow_to_connect(database_url: str) -> None:
     separator = "&" if "?" in database_url else "?"
     url = f"{database_url}{separator}options=-c%20post_auth_delay%3D1"

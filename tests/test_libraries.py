@@ -177,6 +177,16 @@ def test_several_errors_of_one_field_are_reported_one_by_one(app: Flask) -> None
         assert {tuple(each["loc"]) for each in detail} == {("body", "name")}
 
 
+def test_pythons_limit_of_digits_is_a_validation_error() -> None:
+    code = (
+        "from heroes.schemas import HeroPath\n"
+        "try: HeroPath().load({'hero_id': '1' * 700})\n"
+        "except Exception as error: print(error.messages['hero_id'][0]['type'])"
+    )
+    command = [sys.executable, "-X", "int_max_str_digits=640", "-c", code]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout == "int_parsing_size\n"
+
+
 def test_an_update_never_makes_null_of_a_missing_field() -> None:
     class Base(HeroBase):
         team_id = own.Integer(allow_none=True, load_default=None)

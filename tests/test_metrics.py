@@ -122,7 +122,14 @@ def test_multiprocess_folder_is_read_if_given(
     assert client.get("/metrics").text == ""
 
     # As a worker that is starting leaves it for a moment.
-    (folder / "counter_1.db").touch()
+    file = folder / "counter_1.db"
+    file.touch()
+    response = client.get("/metrics")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+
+    # As one that is removed between the listing of the folder and its reading.
+    file.unlink()
+    file.symlink_to("missing")
     response = client.get("/metrics")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
 

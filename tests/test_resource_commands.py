@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -111,6 +112,22 @@ def test_an_imported_row_gets_the_defaults_of_other_columns(leagues: Run, query:
 
     assert first[0][0] >= 100
     assert query("SELECT version FROM league") not in ([], first)
+
+
+def test_export_has_the_id_and_what_the_fields_dump(app: Flask, runner: FlaskCliRunner, leagues: Run) -> None:
+    class Shouted(String):
+        def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str:
+            return str(value).upper()
+
+    class Loud(Schema):
+        headquarters = Shouted()
+
+    app.cli.add_command(resource_commands("loud", League, LeagueCreate, Loud))
+    with app.app_context():
+        db.session.add(League(headquarters="Bar"))
+        db.session.commit()
+
+    assert runner.invoke(args=["loud", "export", "--format", "csv", "-"]).stdout.split() == ["id,headquarters", "1,BAR"]
 
 
 def test_failed_import_does_not_reveal_the_row(leagues: Run, query: Query, tmp_path: Path) -> None:

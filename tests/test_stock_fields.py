@@ -54,9 +54,9 @@ class Reversed(TypeDecorator[str]):
 
 
 class User(ResourceMixin, Base):
-    """Its name is a reserved word of PostgreSQL."""
+    """Its name is a reserved word of PostgreSQL, and has a capital letter."""
 
-    __tablename__ = "user"
+    __tablename__ = "User"
 
     name: Mapped[str] = mapped_column(Reversed)
     born: Mapped[datetime.date | None]
@@ -64,6 +64,7 @@ class User(ResourceMixin, Base):
     side: Mapped[Side | None] = mapped_column(Enum(Side, native_enum=False))
     fee: Mapped[decimal.Decimal | None] = mapped_column(Numeric(8, 2))
     token: Mapped[uuid.UUID | None]
+    score: Mapped[int | None]
     tags: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
 
 
@@ -74,6 +75,7 @@ class UserCreate(BaseSchema):
     side = fields.Enum(Side, allow_none=True, load_default=None)
     fee = fields.Decimal(allow_none=True, load_default=None)
     token = fields.UUID(allow_none=True, load_default=None)
+    score = fields.Integer(allow_none=True, load_default=None)
     tags = fields.List(fields.Str(), allow_none=True, load_default=None)
 
 
@@ -87,6 +89,10 @@ class UserUpdate(PartialSchema, UserCreate):
 
 class UserPath(BaseSchema):
     user_id = Id(required=True)
+
+
+class SidePath(BaseSchema):
+    side = fields.Enum(Side, required=True)
 
 
 class UserQuery(PageQuery):
@@ -103,6 +109,7 @@ USER = {
     "side": "bad",
     "fee": "12.50",
     "token": "00000000-0000-0000-0000-00000000002a",
+    "score": 7,
     "tags": ["a", "b"],
 }
 
@@ -142,7 +149,7 @@ def test_keyed_post_is_replayed(users: FlaskClient, query: Query) -> None:
     assert (first.status_code, first.json) == (201, USER | {"id": 1})
     assert (again.status_code, again.json, again.headers["ETag"]) == (201, first.json, first.headers["ETag"])
     assert again.headers["Idempotent-Replayed"] == "true"
-    assert query('SELECT count(*) FROM "user"') == [(1,)]
+    assert query('SELECT count(*) FROM "User"') == [(1,)]
 
 
 def test_keyed_post_has_the_response_of_its_resource(app: Flask) -> None:
@@ -205,7 +212,7 @@ def test_import_stores_what_a_post_stores(
     imported = runner.invoke(args=["users", "import", str(file)])
 
     assert (imported.exit_code, imported.stderr) == (0, "1 users imported\n")
-    posted, stored = query('SELECT name, born, seen, side, fee, token, tags FROM "user" ORDER BY id')
+    posted, stored = query('SELECT name, born, seen, side, fee, token, tags FROM "User" ORDER BY id')
     assert (posted, posted[0]) == (stored, "nnA")
     assert len(users.get("/users/?seen=2020-01-02T03:04:05").get_json()) == 2
 
@@ -240,10 +247,39 @@ def test_invalid_values_are_one_line_each(users: FlaskClient, runner: FlaskCliRu
     ]
 
 
+def test_integer_that_the_column_cannot_hold_ends_an_import_in_one_line(
+    users: FlaskClient, runner: FlaskCliRunner, query: Query, tmp_path: Path
+) -> None:
+    file = tmp_path / "users.ndjson"
+    file.write_text(json.dumps({"name": "a", "score": 2**63 - 1}) + "\n" + json.dumps({"name": "a", "score": "9" * 30}))
+
+    imported = runner.invoke(args=["users", "import", str(file)])
+
+    assert (imported.exit_code, imported.stderr.count("\n")) == (1, 1)
+    assert imported.stderr.startswith("Error: database: ")
+    assert query('SELECT count(*) FROM "User"') == [(0,)]
+
+
+def test_a_list_below_another_resource_is_a_page(app: Flask, users: FlaskClient) -> None:
+    resource = Resource(User, UserPublic, keys=IdempotencyKey)
+
+    @app.get("/sides/<side>/users")
+    @operation(query=UserQuery, headers=ListHeaders, response=UserPublic(many=True), path=SidePath)
+    def read_side(query: dict[str, Any], side: Side, **prefer: str) -> Any:
+        return resource.page(query | {"side": side}, **prefer)
+
+    for side in ("good", "bad", "bad"):
+        users.post("/users/", json=USER | {"side": side})
+    page = users.get("/sides/bad/users?limit=1", headers={"Prefer": "count=exact"})
+
+    assert [user["id"] for user in page.get_json()] == [2]
+    assert (page.headers["X-Total-Count"], page.headers["Link"]) == ("2", '<?limit=1&after=2>; rel="next"')
+
+
 @pytest.mark.parametrize("user_id", [2**63, -(2**70)])
 def test_id_that_the_column_cannot_hold_is_404(users: FlaskClient, query: Query, user_id: int) -> None:
     users.post("/users/", json=USER)
-    query(f'UPDATE "user" SET id = {-(2**63)}')
+    query(f'UPDATE "User" SET id = {-(2**63)}')
 
     assert users.patch(f"/users/{user_id}", json={"name": "a"}).status_code == 404
     assert [user["name"] for user in users.get("/users/").get_json()] == ["Ann"]
@@ -254,6 +290,6 @@ def test_resource_without_autoincrement_is_refused() -> None:
         __tablename__ = "item"
         __table_args__ = {"comment": "its ids would be given out again"}
 
-    with pytest.raises(AssertionError, match="Item needs sqlite_autoincrement"):
+    with pytest.raises(TypeError, match="Item needs sqlite_autoincrement"):
         Resource(Item, UserPublic, keys=IdempotencyKey)
     Base.metadata.remove(Base.metadata.tables["item"])

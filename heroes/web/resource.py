@@ -37,7 +37,8 @@ class Resource(Listing):
         self.public = public
         self.keys = IdempotencyKeys(cast(Table, keys.__table__), public())
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
-        assert self.table.dialect_options["sqlite"]["autoincrement"], f"{model.__name__} needs sqlite_autoincrement"
+        if not self.table.dialect_options["sqlite"]["autoincrement"]:
+            raise TypeError(f"{model.__name__} needs sqlite_autoincrement")
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
         self.this_row = self.table.c.id == bindparam("this_id")
         self.insert_statement = insert(self.table).returning(*self.columns)
