@@ -276,7 +276,7 @@ def backends(query: Query) -> Any:
     """End the service's connections as a server that shuts down does, and return how many there were."""
     return len(
         query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE application_name = 'heroes' AND datname = current_database()"
         )
     )

@@ -58,10 +58,7 @@ def init_app(app: Flask) -> None:
     db.init_app(app)
     migrate.init_app(app)
     with app.app_context():
-        # For single statements, see storage.transactions.
-        app.extensions["heroes.engine"] = db.engine
         if scheme not in SQLITE:
-            app.extensions["heroes.engine"] = db.engine.execution_options(isolation_level="AUTOCOMMIT")
             if pgbouncer:
                 # Before listen(): an attempt to connect in the background would not survive a fork.
                 check_role(db.engine)
