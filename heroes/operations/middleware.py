@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 from random import getrandbits
 from time import perf_counter
 from typing import Any
@@ -18,6 +19,8 @@ HEADERS = [
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
 ]
+# Werkzeug's are in capitals; uvicorn's are these.
+STATUS_LINES = {str(each.value): f"{each.value} {each.phrase}" for each in HTTPStatus}
 LOAD_NOTHING = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
 
@@ -47,6 +50,7 @@ def wrap_wsgi_app(wsgi_app: WSGIApplication) -> WSGIApplication:
         normalize_target(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            status = STATUS_LINES.get(status[:3], status)
             headers += [("X-Request-ID", this_id), *HEADERS]
             if LOAD_NOTHING[0] not in dict(headers):
                 headers.append(LOAD_NOTHING)

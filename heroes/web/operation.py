@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from heroes.web.errors import located_errors
 from heroes.web.fields import Error
-from heroes.web.requests import read_body
+from heroes.web.requests import read_body, read_headers
 
 SchemaLike = Schema | type[Schema] | None
 
@@ -71,7 +71,7 @@ class operation:
             # The last value of a repeated key.
             ("query", self.query, lambda: dict(request.args.items(multi=True))),
             ("body", self.body, read_body),
-            ("header", self.headers, lambda: {key: request.headers[key] for key in names if key in request.headers}),
+            ("header", self.headers, lambda: read_headers(names)),
         ]
         parts = [(place, schema.load, read) for place, schema, read in readers if schema]
         dump = self.response.dump if self.response else None

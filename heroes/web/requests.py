@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
@@ -15,7 +16,8 @@ from heroes.web.fields import error, invalid
 UNREADABLE = "There was an error parsing the body"
 GRANIAN = "Granian"
 HTTP_1_0 = {"HTTP/1.0", "HTTP/1"}  # Granian calls it HTTP/1
-DRAIN = 8 * 1024 * 1024  # bytes beyond the limit that are read before a chunked body is refused
+# Bytes that are read before a chunked body is refused: some clients send all of it before they read the response.
+DRAIN = 8 * 1024 * 1024
 # A Content-Type, which FastAPI parses as an email's header: with white space and parameters.
 JSON = re.compile(r"\s*application/(?:[^/;]*\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 # Conditions of a request for a file. For some malformed dates Werkzeug's parser raises OverflowError.
@@ -26,16 +28,22 @@ HOST = re.compile(r"(?P<name>\[[\w.~!$&'()*+,;=%:-]*\]|[\w.~!$&'()*+,;=%-]*)(?::
 
 def read_whole_body(environ: WSGIEnvironment) -> None:
     """Read the body, which `request` keeps for views. Raise a 400, 411 or 413 if it is incomplete or too large."""
-    length = environ.get("CONTENT_LENGTH")
-    if not length and "HTTP_TRANSFER_ENCODING" not in environ:
+    length, coding = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
+    if not length and coding is None:
         return
+    if coding is not None and coding.lower() != "chunked":
+        # No server here decodes another one, such as "gzip, chunked".
+        raise BadRequest(UNREADABLE)
     # Without a length, a body that was cut short looks complete if the server does not mark the end of the input, or if
     # it is Granian, which ends the input where the connection broke.
-    if not length and (environ.get("SERVER_SOFTWARE") == GRANIAN or not environ.get("wsgi.input_terminated")):
+    granian = environ.get("SERVER_SOFTWARE") == GRANIAN
+    if not length and (granian or not environ.get("wsgi.input_terminated")):
+        if granian and "HTTP_EXPECT" not in environ:
+            environ["wsgi.input"].read(DRAIN)
         raise LengthRequired
     try:
         body = request.get_data()
-        # Werkzeug stops at the limit without an error. Drain the rest: some clients send all of it before they read.
+        # Werkzeug stops at the limit without an error.
         if not length and len(body) == request.max_content_length and environ["wsgi.input"].read(DRAIN):
             raise RequestEntityTooLarge
         if length and len(body) < int(length):
@@ -73,6 +81,15 @@ def check_request() -> None:
             del environ[name]
     if "//" in environ["PATH_INFO"]:
         raise NotFound
+
+
+def read_headers(names: Iterable[str]) -> dict[str, str]:
+    """Return those of the named headers that the request has."""
+    headers = {name: request.headers[name] for name in names if name in request.headers}
+    if "" in headers.values() and request.environ.get("SERVER_SOFTWARE") == GRANIAN:
+        # Granian gives "" for a value that is not ASCII. Without this one the request could change what it must not.
+        raise BadRequest
+    return headers
 
 
 def read_body() -> Any:
