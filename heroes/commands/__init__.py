@@ -12,7 +12,6 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 from marshmallow import Schema, ValidationError
-from marshmallow.fields import Field
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, delete, exists, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,7 +20,7 @@ from heroes.extensions import db
 from heroes.storage.locks import writer_lock
 from heroes.storage.sqlite import check_files
 from heroes.web.errors import located_errors
-from heroes.web.fields import Integer, String
+from heroes.web.fields import Integer
 
 MAX_ID = 2**53 - 1  # the largest integer that all JSON clients read exactly
 STEP = 1000  # pages copied at a time
@@ -70,16 +69,6 @@ def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: Im
             errors.add(line, "; ".join(": ".join([*map(str, each["loc"]), each["msg"].rstrip(".")]) for each in found))
             continue
         yield [line, *map(loaded.get, names)]
-
-
-def dump_values(rows: Iterable[Sequence[Any]], fields: Sequence[Field[Any]]) -> Iterable[Sequence[Any]]:
-    """Return rows whose values are dumped by their fields. Integer and String leave a value as it is."""
-    if {type(field) for field in fields} <= {Integer, String}:
-        return rows
-    return (
-        [field.serialize("", value, lambda it, *_: it) for field, value in zip(fields, row, strict=True)]
-        for row in rows
-    )
 
 
 def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows: Iterator[list[Any]]) -> Table:
@@ -210,7 +199,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         keys: dict[str, Any] = {"id": ("id", Integer())}
         keys |= {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
         columns = [column for column in table.c if column.name in keys]
-        names, fields_in_order = zip(*(keys[column.name] for column in columns), strict=True)
+        fields_in_order = dict(keys[column.name] for column in columns)
         query = select(*columns).order_by(table.c.id)
         with long_transaction(file) as connection:
             if connection.dialect.name == "postgresql":
@@ -223,7 +212,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
                 click.open_file(target, "w", encoding="utf-8") as stream,
                 progress(count, result) as rows,
             ):
-                write_rows(stream, form, names, dump_values(rows, fields_in_order), escape_formulas)
+                write_rows(stream, form, fields_in_order, rows, escape_formulas)
         click.echo(f"{count} {name} exported", err=True)
 
     @group.command("backup")

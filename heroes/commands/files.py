@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import click
 import orjson
+from marshmallow.fields import Field
 
-from heroes.web.fields import error
+from heroes.web.fields import Integer, String, error
 
 MAX_LINE = 2**20
 # https://owasp.org/www-community/attacks/CSV_Injection
@@ -21,6 +22,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 Rows = Iterator[tuple[int, dict[str, Any]]]  # line numbers and rows
 Known = Mapping[str, bool | None]  # the names of a row's values, and whether they may be null
+Fields = Mapping[str, Field[Any]]  # the names of a row's values, and what dumps them
 
 
 def format_of(file: str, form: str | None) -> str:
@@ -152,24 +154,29 @@ def header_problem(header: list[str], known: Known) -> str | None:
     return None
 
 
-def without_blobs(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """Yield the rows. Raises ClickException if one has bytes, which SQLite stores in a column of any type."""
+def dump_rows(fields: Fields, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """Yield the rows as the fields dump them. Raises ClickException for bytes, which SQLite stores in any column."""
+    as_stored = {type(field) for field in fields.values()} <= {Integer, String}
     for row in rows:
+        if not as_stored:
+            values = zip(fields.values(), row, strict=True)
+            row = [field.serialize("", value, lambda it, *_: it) for field, value in values]
         types = list(map(type, row))
         if bytes in types:
+            names = list(fields)
             raise click.ClickException(f"id {row[names.index('id')]}: {names[types.index(bytes)]} is binary data.")
         yield row
 
 
-def write_rows(file: IO[str], form: str, names: Sequence[str], rows: Iterable[Sequence[Any]], escape: bool) -> None:
+def write_rows(file: IO[str], form: str, fields: Fields, rows: Iterable[Sequence[Any]], escape: bool) -> None:
     """Write rows as objects, or as CSV below a header. escape: defuse formulas in CSV."""
-    rows = without_blobs(names, rows)
+    rows = dump_rows(fields, rows)
     if form == "csv":
         writer = csv.writer(file)
-        writer.writerow(names)
+        writer.writerow(fields)
         writer.writerows(map(escape_formulas, rows) if escape else rows)
     else:
-        file.writelines(orjson.dumps(dict(zip(names, row, strict=True)), default=str).decode() + "\n" for row in rows)
+        file.writelines(orjson.dumps(dict(zip(fields, row, strict=True)), default=str).decode() + "\n" for row in rows)
     file.flush()
 
 
