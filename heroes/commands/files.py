@@ -116,15 +116,14 @@ def read_ndjson(lines: Iterator[str], known: Known, errors: ImportErrors) -> Row
 def read_csv(lines: Iterator[str], known: Known, errors: ImportErrors) -> Rows:
     """Yield the rows below a header. An empty value is null if the field allows it, otherwise an empty string."""
     reader = csv.reader(lines, strict=True)
-    header: list[str] = []
     number = 1
     try:
+        header = [name.strip() for name in next(reader, known)]  # an empty file has no rows
+        if problem := header_problem(header, known):
+            errors.add(1, f"{problem}. The columns are {', '.join(known)}", fatal=True)
+        number = reader.line_num + 1
         for record in reader:
-            if not header:
-                header = [name.strip() for name in record]
-                if problem := header_problem(header, known):
-                    errors.add(number, f"{problem}. The columns are {', '.join(known)}", fatal=True)
-            elif len(record) == len(header):
+            if len(record) == len(header):
                 values = zip(header, record, strict=True)
                 yield number, {name: value or (None if known[name] else "") for name, value in values}
             elif record:
