@@ -23,7 +23,6 @@ from heroes.web.errors import located_errors
 from heroes.web.fields import Integer
 
 MAX_ID = 2**53 - 1  # the largest integer that all JSON clients read exactly
-STEP = 1000  # pages copied at a time
 
 file_argument = click.argument("file", type=click.Path())
 format_option = click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Default: FILE's suffix.")
@@ -233,7 +232,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             source: Any = connection.connection.driver_connection
             with progress(pages) as bar, output(file) as temporary, closing(sqlite3.connect(temporary)) as target:
-                source.backup(target, pages=STEP, progress=lambda *_: bar.update(STEP))
+                source.backup(target, pages=1000, progress=lambda *_: bar.update(1000))
         click.echo(f"{pages} pages copied to {file}", err=True)
 
     return group
