@@ -119,10 +119,10 @@ class Settings(Schema):
     MAX_REQUESTS = Integer(**env(0, "requests after which a worker is replaced, 0 for never", Range(0)))
 
 
-def load(values: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    """Return settings, given under their environment names, under their Flask names. Raises ConfigError."""
+def from_environment(environ: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
+    """Return every setting, if `partial` only the given ones. Raises ConfigError for the first invalid one."""
     try:
-        return dict(Settings().load(values, unknown=EXCLUDE, **options))
+        return dict(Settings().load(environ, unknown=EXCLUDE, partial=partial))
     except ValidationError as error:
         name, messages = next(iter(error.messages_dict.items()))
         # Messages about the entries of a list are keyed by their position.
@@ -130,13 +130,8 @@ def load(values: Mapping[str, Any], **options: Any) -> dict[str, Any]:
         raise ConfigError(f"{name}: {message}") from None
 
 
-def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return every setting. Raises ConfigError for the first invalid one."""
-    return load(environ)
-
-
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings among the Flask settings that are given to create_app(). None stays None."""
     fields = Settings().fields.items()
     given = {field.data_key or name: config[name] for name, field in fields if config.get(name) is not None}
-    return load(given, partial=True)
+    return from_environment(given, partial=True)
