@@ -42,14 +42,6 @@ class Word(String):
         return str(super()._deserialize(value, attr, data, **kwargs)).lower()
 
 
-class DatabaseURL(String):
-    """A database URL as text, or as SQLAlchemy's URL object, whose str() hides the password."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
-        text = value.render_as_string(hide_password=False) if hasattr(value, "render_as_string") else value
-        return str(super()._deserialize(text, attr, data, **kwargs))
-
-
 class CommaSeparated(List[str]):
     """A comma-separated list of strings that match a pattern; None if unset, never empty."""
 
@@ -78,7 +70,7 @@ def env(default: Any, description: str, validate: Any = None) -> dict[str, Any]:
 class Settings(Schema):
     """The settings under their Flask names. A field with a data_key has another name in the environment."""
 
-    SQLALCHEMY_DATABASE_URI = DatabaseURL(
+    SQLALCHEMY_DATABASE_URI = String(
         **env("sqlite:///database.db", "the database, a SQLite or PostgreSQL URL", DATABASE), data_key="DATABASE_URL"
     )
     DATABASE_TIMEOUT = Integer(
@@ -134,4 +126,8 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings among the Flask settings that are given to create_app(). None stays None."""
     fields = Settings().fields.items()
     given = {field.data_key or name: config[name] for name, field in fields if config.get(name) is not None}
+    url: Any = given.get("DATABASE_URL")
+    if hasattr(url, "render_as_string"):
+        # str() of SQLAlchemy's URL object hides the password.
+        given["DATABASE_URL"] = url.render_as_string(hide_password=False)
     return from_environment(given, partial=True)
