@@ -45,31 +45,26 @@ class PageQuery(BaseSchema):
             raise ValidationError({"after": [error("value_error", "after goes with sort=id only")]})
 
 
+def header(name: str, description: str, max_length: int | None = None) -> String:
+    """Return the field of a header."""
+    return String(data_key=name, max_length=max_length, metadata={"description": description})
+
+
 class CreateHeaders(BaseSchema):
-    idempotency_key = String(
-        data_key="Idempotency-Key",
-        max_length=KEY_LENGTH,
-        metadata={"description": "Within 24 hours the same key and body get the first response again"},
+    idempotency_key = header(
+        "Idempotency-Key", "Within 24 hours the same key and body get the first response again", KEY_LENGTH
     )
 
 
 class ListHeaders(BaseSchema):
-    prefer = String(data_key="Prefer", metadata={"description": "count=exact asks for X-Total-Count"})
+    prefer = header("Prefer", "count=exact asks for X-Total-Count")
 
 
 class ConditionHeaders(BaseSchema):
     """Headers of a GET, PATCH or DELETE of one row."""
 
-    if_match = String(
-        data_key="If-Match",
-        max_length=ETAGS_LENGTH,
-        metadata={"description": "ETags: 412 unless the current one is among them"},
-    )
-    if_none_match = String(
-        data_key="If-None-Match",
-        max_length=ETAGS_LENGTH,
-        metadata={"description": "ETags: 304 or 412 if the current one is among them"},
-    )
+    if_match = header("If-Match", "ETags: 412 unless the current one is among them", ETAGS_LENGTH)
+    if_none_match = header("If-None-Match", "ETags: 304 or 412 if the current one is among them", ETAGS_LENGTH)
 
     @post_load
     def parse(self, data: dict[str, str], **kwargs: Any) -> dict[str, Any]:
