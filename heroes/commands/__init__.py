@@ -71,10 +71,7 @@ def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: Im
 
 
 def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows: Iterator[list[Any]]) -> Table:
-    """Return a temporary table of rows: their line numbers and the named columns of a table.
-
-    Staging makes all rows visible at once, or none.
-    """
+    """Return a temporary table of the rows and their line numbers. From there all become visible at once, or none."""
     postgresql = connection.dialect.name == "postgresql"
     staged = Table(
         f"{table.name}_import",

@@ -77,16 +77,14 @@ class ImportErrors:
 
 
 def iter_lines(stream: Any, form: str, bar: Any, errors: ImportErrors) -> Iterator[str]:
-    """Yield the lines of a file. One that is too long is an error, and becomes a blank line.
-
-    In CSV it may be a part of a value, so that it can't be skipped.
-    """
+    """Yield the lines of a file. One that is too long is an error, and becomes a blank line."""
     stream.reconfigure(newline="")  # Keep the line breaks in values.
     for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), ""), 1):
         bar.update(len(line))
         if number == 1 and "\0" in line:
             errors.add(1, "Not a text file in UTF-8; it may be UTF-16", fatal=True)
         if len(line) > MAX_LINE:
+            # In CSV it may be a part of a value, so that it can't be skipped.
             errors.add(number, f"Longer than {MAX_LINE} characters", fatal=form == "csv")
             while line and line[-1] not in "\r\n":
                 line = stream.readline(MAX_LINE)
