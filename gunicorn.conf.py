@@ -53,10 +53,9 @@ def pre_request(worker: Any, req: Any) -> None:
     prefix = settings["SCRIPT_NAME"] or ""
     if not f"{req.path}/".startswith(f"{prefix}/"):
         req.path = f"{prefix}//"
-    for name, value in req.headers:
-        large = name == "CONTENT-LENGTH" and value.isdecimal() and int(value) > settings["MAX_CONTENT_LENGTH"]
-        if large or name == "TRANSFER-ENCODING":
-            req.force_close()
+    headers = dict(req.headers)  # gunicorn has refused a Content-Length that is repeated or not a number
+    if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) > settings["MAX_CONTENT_LENGTH"]:
+        req.force_close()
 
 
 if settings["METRICS"] and find_spec("prometheus_client"):
