@@ -190,10 +190,9 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         form = format_of(file, form)
         if escape_formulas and form != "csv":
             raise click.UsageError("--escape-formulas is for CSV only.")
-        fields = public_schema().fields | (create_schema().fields if with_secrets else {})
+        fields = {"id": Integer()} | public_schema().fields | (create_schema().fields if with_secrets else {})
         # Under the names that an import reads.
-        keys: dict[str, Any] = {"id": ("id", Integer())}
-        keys |= {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
+        keys = {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
         columns = [column for column in table.c if column.name in keys]
         fields_in_order = dict(keys[column.name] for column in columns)
         query = select(*columns).order_by(table.c.id)
