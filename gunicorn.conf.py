@@ -30,8 +30,7 @@ keepalive = 5  # seconds
 timeout = 60  # seconds without a sign of life from a worker
 graceful_timeout = 30  # seconds for the requests in flight when a worker stops
 # For heartbeats and metrics, which then need no disk and work on a read-only root.
-memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-worker_tmp_dir = memory
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 # The installable C parser lets a bare LF end a line: two servers could then read one request differently.
 http_parser = "python"
 control_socket_disable = True
@@ -65,7 +64,7 @@ if settings["METRICS"] and find_spec("prometheus_client"):
     # The folder outlives a HUP, on which this file is read again. A master that USR2 starts gets the environment that
     # this one was started with, so it makes its own.
     if given != "PROMETHEUS_MULTIPROC_DIR":
-        folder = tempfile.mkdtemp("", "heroes-metrics-", os.environ.get("TMPDIR", memory))
+        folder = tempfile.mkdtemp("", "heroes-metrics-", os.environ.get("TMPDIR", worker_tmp_dir))
         os.environ |= {"PROMETHEUS_MULTIPROC_DIR": folder, "HEROES_METRICS_OWNER": str(os.getpid())}
 
     from prometheus_client.multiprocess import mark_process_dead  # it looks for the folder when it is imported
