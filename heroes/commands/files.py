@@ -43,8 +43,7 @@ def progress(length: int, rows: Iterable[Any] | None = None) -> Any:
 def output(path: str) -> Iterator[str]:
     """Yield the path of a new file, readable by its owner only, that replaces `path` unless an exception is raised.
 
-    Yields `path` itself if it is stdout (-), a device or a named pipe. Raises ClickException if it is a part of a
-    database in use.
+    Yields `path` itself if it is stdout (-), a device or a named pipe. Raises ClickException for a database in use.
     """
     if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
         yield path
