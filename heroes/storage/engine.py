@@ -4,7 +4,7 @@ import logging
 import os
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
 from heroes.storage import postgresql, sqlite
-from heroes.storage.locks import WriterLock, no_lock
+from heroes.storage.locks import WriterLock
 from heroes.storage.schema import is_behind
 
 SQLITE = {"sqlite", "sqlite+pysqlite"}
@@ -54,7 +54,8 @@ def init_app(app: Flask) -> None:
     app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS=options)
     # Where the database's -wal file is, if the path is a symbolic link.
     directory = os.path.dirname(os.path.realpath(path)) if path else ""
-    app.extensions["heroes.writer_lock"] = WriterLock(directory).hold if path else no_lock
+    # PostgreSQL needs no lock of ours, and a database in memory serves one request at a time.
+    app.extensions["heroes.writer_lock"] = WriterLock(directory).hold if path else nullcontext
     db.init_app(app)
     migrate.init_app(app)
     with app.app_context():
@@ -69,7 +70,7 @@ def init_app(app: Flask) -> None:
                 app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
             try:
                 # A day, because this process can serve only after another one has finished migrating.
-                with app.extensions["heroes.writer_lock"](timeout=24 * 3600):
+                with app.extensions["heroes.writer_lock"](24 * 3600):
                     if path and url.query["mode"] != "ro" and os.access(directory, os.W_OK):
                         prepare_file(path)
                     upgrade_if_behind()

@@ -90,12 +90,6 @@ def lock_without_timeout(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
-@contextmanager
-def no_lock(timeout: float) -> Iterator[None]:
-    """Hold nothing: PostgreSQL needs no lock of ours, and a database in memory serves one request at a time."""
-    yield
-
-
 def writer_lock() -> AbstractContextManager[None]:
     """Hold the current app's writer lock. Raises PoolTimeout after DATABASE_TIMEOUT seconds."""
     hold: Callable[[float], AbstractContextManager[None]] = current_app.extensions["heroes.writer_lock"]
