@@ -48,9 +48,8 @@ def handle_http_exception(error: exceptions.HTTPException) -> Any:
     if error.response is not None:
         return error.response  # it was passed to abort()
     # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
-    detail = vars(error).get("description") or error.name
-    response = Response(orjson.dumps({"detail": detail}), error.code, content_type="application/json")
-    response.headers.extend((key, value) for key, value in error.get_headers() if key != "Content-Type")
+    body = orjson.dumps({"detail": vars(error).get("description") or error.name})
+    response = Response(body, error.code, error.get_headers(), content_type="application/json")
     if error.code in (411, 413):
         # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"
