@@ -19,7 +19,6 @@ from heroes.storage import postgresql, sqlite
 from heroes.storage.locks import WriterLock
 from heroes.storage.schema import is_behind
 
-SQLITE = {"sqlite", "sqlite+pysqlite"}
 # postgresql.SERVER_OPTIONS sets these; behind PgBouncer only the role can.
 ROLE_TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 
@@ -29,11 +28,11 @@ logger = logging.getLogger("heroes.storage")
 def init_app(app: Flask) -> None:
     """Bind the database to the app. Raises ConfigError if its URL can't be used."""
     uri = str(app.config["SQLALCHEMY_DATABASE_URI"]).strip()
-    scheme = uri.partition(":")[0]
+    is_sqlite = uri.startswith("sqlite")
     timeout = app.config["DATABASE_TIMEOUT"]
     path, pgbouncer = None, False
     try:
-        if scheme in SQLITE:
+        if is_sqlite:
             url, options, path = sqlite.engine_options(uri, timeout)
         else:
             url, options, pgbouncer = postgresql.engine_options(uri, timeout)
@@ -59,7 +58,7 @@ def init_app(app: Flask) -> None:
     db.init_app(app)
     migrate.init_app(app)
     with app.app_context():
-        if scheme not in SQLITE:
+        if not is_sqlite:
             if pgbouncer:
                 # Before listen(): an attempt to connect in the background would not survive a fork.
                 check_role(db.engine)
