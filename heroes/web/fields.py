@@ -74,11 +74,10 @@ def parse_int(text: str) -> int:
 
 def check_unicode(text: str) -> None:
     """Raise ValidationError `string_unicode` if a lone surrogate keeps the text from being encoded as UTF-8."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise invalid("string_unicode") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise invalid("string_unicode") from None
 
 
 class Integer(fields.Field[Any]):
