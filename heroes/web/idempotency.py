@@ -46,7 +46,6 @@ class IdempotencyKeys:
         now = int(time.time())
         claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": resource}
         with transaction() as connection:
-            # The first statement writes, so that SQLite takes the write lock at once.
             fetch(connection, self.forget, {"before": now - KEY_LIFETIME, "key": key})
             if fetch(connection, self.claim, claim):
                 [created] = fetch(connection, statement, values)
