@@ -16,14 +16,11 @@ from werkzeug import exceptions
 from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
 
-# SQLSTATEs of PostgreSQL, and SQLite's names of its result codes.
-UNDEFINED = {"42P01", "42703"}  # a table or a column; on SQLite it is an OperationalError
-PERMISSION_DENIED = "42501"
-DAMAGED = {"XX001", "XX002", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
-CANNOT_SERVE = {READ_ONLY, PERMISSION_DENIED} | DAMAGED | UNDEFINED
+# SQLSTATEs of PostgreSQL, and SQLite's names of its result codes. The database can't serve: it is read-only, lacks a
+# privilege, a table or a column (on SQLite these are OperationalErrors), or is damaged.
+CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "XX001", "XX002", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
-UNTRANSLATABLE = "22P05"  # a character that the encoding of the database lacks
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
 
 
@@ -79,7 +76,7 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
         return exceptions.Conflict("Refers to something that does not exist")
     if isinstance(error, IntegrityError):
         return exceptions.Conflict("Already exists" if code in UNIQUE else None)
-    if code == UNTRANSLATABLE:
+    if code == "22P05":  # untranslatable_character
         return exceptions.BadRequest("The database can't store one of the characters")
     # Not logger.exception(): the message of the exception may quote the row.
     stack = "".join(traceback.format_tb(sys.exc_info()[2]))
