@@ -7,8 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from flask import current_app
 from sqlalchemy.exc import OperationalError
@@ -29,53 +28,37 @@ class WriterLock:
         self.directory = directory
         # Threads of one process wait here, without a background thread each for flock().
         self.threads = threading.Lock()
-        self.given_up: Future[None] | None = None  # an attempt whose caller stopped waiting
 
     @contextmanager
     def hold(self, timeout: float) -> Iterator[None]:
-        """Hold the lock. timeout: seconds. Raises PoolTimeout, which gets the same response as an exhausted pool."""
+        """Hold the lock. timeout: seconds.
+
+        Raises PoolTimeout, which gets the same response as an exhausted pool, and OperationalError if locking fails.
+        """
         deadline = time.monotonic() + timeout
         if not self.threads.acquire(timeout=timeout):
-            raise PoolTimeout("timeout while waiting for other writers of this process")
-        try:
-            descriptor = self.lock_directory(deadline)
+            raise PoolTimeout("timeout while waiting for other writers")
+        with ExitStack() as held:
+            held.callback(self.threads.release)
             try:
-                yield
-            finally:
-                # Closing would unlock, too, but gevent defers it.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-                os.close(descriptor)
-        finally:
-            self.threads.release()
-
-    def lock_directory(self, deadline: float) -> int:
-        """Lock the directory and return its descriptor; closing it unlocks. deadline: of time.monotonic().
-
-        Raises PoolTimeout, and OperationalError if the directory can't be opened.
-        """
-        late = PoolTimeout("timeout while waiting for writers of other processes")
-        # One thread and one descriptor wait, however many callers have stopped waiting.
-        if self.given_up and wait([self.given_up], max(deadline - time.monotonic(), 0)).not_done:
-            raise late
-        try:
-            descriptor = os.open(self.directory, os.O_RDONLY)
-        except OSError as error:
-            raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # flock() has no timeout.
-            try:
+                descriptor = os.open(self.directory, os.O_RDONLY)
+                held.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # flock() has no timeout.
                 locked = in_background(lambda: lock_without_timeout(descriptor))
-                locked.result(max(deadline - time.monotonic(), 0))
-            except PoolTimeout:
-                os.close(descriptor)
-                raise
-            except TimeoutError:
-                locked.add_done_callback(lambda _: os.close(descriptor))
-                self.given_up = locked
-                raise late from None
-        return descriptor
+                try:
+                    locked.result(max(deadline - time.monotonic(), 0))
+                except TimeoutError:
+                    # Until then nobody else starts a thread that waits, or opens a descriptor.
+                    given_up = held.pop_all()
+                    locked.add_done_callback(lambda _: given_up.close())
+                    raise PoolTimeout("timeout while waiting for writers of other processes") from None
+            except OSError as error:
+                raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
+            # Closing would unlock, too, but gevent defers it.
+            held.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+            yield
 
 
 def lock_without_timeout(descriptor: int) -> None:
