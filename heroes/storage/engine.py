@@ -73,10 +73,8 @@ def init_app(app: Flask) -> None:
                     if path and url.query["mode"] != "ro" and os.access(directory, os.W_OK):
                         prepare_file(path)
                     upgrade_if_behind()
-            except (OSError, sqlite3.Error, DBAPIError) as error:
-                # An OSError would show the path.
-                reason = getattr(error, "strerror", None) or getattr(error, "orig", error)
-                raise ConfigError(f"DATABASE_URL: {reason}") from error
+            except (sqlite3.Error, DBAPIError) as error:
+                raise ConfigError(f"DATABASE_URL: {getattr(error, 'orig', error)}") from error
         if path or pgbouncer:
             # No connection may cross a fork (https://sqlite.org/howtocorrupt.html, 2.6).
             db.engine.dispose()
