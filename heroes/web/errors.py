@@ -1,7 +1,6 @@
 """Error handlers: every error is {"detail": …}."""
 
 import re
-import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -79,7 +78,7 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     if code == "22P05":  # untranslatable_character
         return exceptions.BadRequest("The database can't store one of the characters")
     # Not logger.exception(): the message of the exception may quote the row.
-    stack = "".join(traceback.format_tb(sys.exc_info()[2]))
+    stack = "".join(traceback.format_tb(error.__traceback__))
     current_app.logger.error("database error: %s\n%s", message, stack)
     return exceptions.InternalServerError()
 
