@@ -37,7 +37,6 @@ def connect() -> Connection:
 
 
 def read(statement: Executable, values: Mapping[str, Any]) -> list[Row]:
-    """Execute a statement that reads, and return its rows."""
     with connect() as connection:
         return fetch(connection, statement, values)
 

@@ -98,7 +98,6 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
 
 
 def document(app: Flask) -> dict[str, Any]:
-    """Return the document of the views that have an operation."""
     plugin = MarshmallowPlugin()
     spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
     plugin.map_to_openapi_type(Integer, fields.Integer)  # type: ignore[no-untyped-call]
