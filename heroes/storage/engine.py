@@ -19,9 +19,6 @@ from heroes.storage import postgresql, sqlite
 from heroes.storage.locks import WriterLock
 from heroes.storage.schema import is_behind
 
-# postgresql.SERVER_OPTIONS sets these; behind PgBouncer only the role can.
-ROLE_TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-
 logger = logging.getLogger("heroes.storage")
 
 
@@ -102,10 +99,10 @@ def upgrade_if_behind() -> None:
 
 
 def check_role(engine: Engine) -> None:
-    """Log a warning for each timeout that the role lacks; behind PgBouncer a connection can't set it."""
+    """Log a warning for each timeout of SERVER_OPTIONS that the role lacks; PgBouncer lets no connection set it."""
     try:
         with engine.connect() as connection:
-            for name in ROLE_TIMEOUTS:
+            for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
                 if connection.execute(text(f"SHOW {name}")).scalar() == "0":
                     logger.warning("PgBouncer: %s is 0; set it with ALTER ROLE … SET %s", name, name)
     except DBAPIError as error:
