@@ -1,6 +1,7 @@
 """Error handlers: every error is {"detail": …}."""
 
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -78,7 +79,7 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     if code == "22P05":  # untranslatable_character
         return exceptions.BadRequest("The database can't store one of the characters")
     # Not logger.exception(): the message of the exception may quote the row.
-    stack = "".join(traceback.format_tb(error.__traceback__))
+    stack = "".join(traceback.format_tb(sys.exc_info()[2]))
     current_app.logger.error("database error: %s\n%s", message, stack)
     return exceptions.InternalServerError()
 
