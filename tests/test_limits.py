@@ -53,6 +53,12 @@ BODIES: dict[str, tuple[dict[str, Any], int]] = {
     # Such a server can't tell a whole body from one that was cut short.
     "chunked, without a mark of its end": (CHUNKED | {"wsgi.input_terminated": False, "wsgi.input": BODY}, 411),
     "chunked, from Granian": (CHUNKED | {"SERVER_SOFTWARE": "Granian", "wsgi.input": BODY}, 411),
+    # The client waits for the response before it sends: reading would wait for the body.
+    "chunked and announced, from Granian": (
+        CHUNKED | {"SERVER_SOFTWARE": "Granian", "HTTP_EXPECT": "100-continue", "wsgi.input": Broken()},
+        411,
+    ),
+    "compressed and chunked": (CHUNKED | {"HTTP_TRANSFER_ENCODING": "gzip, chunked", "wsgi.input": BODY}, 400),
     "cut short, with a mark of its end": (
         {"CONTENT_LENGTH": "300", "wsgi.input_terminated": True, "wsgi.input": BODY},
         400,
@@ -183,3 +189,27 @@ def test_development_server_answers_a_body_at_the_limit(tmp_path: Path) -> None:
         assert sent == {limit - 1: 200, limit: 200, limit + 1: 413}
     finally:
         server.kill()
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    "method, path, name",
+    [
+        ("POST", "/heroes/", "Idempotency-Key"),
+        ("GET", "/heroes/", "Prefer"),
+        ("GET", "/heroes/1", "If-Match"),
+        ("GET", "/heroes/1", "If-None-Match"),
+    ],
+)
+def test_header_that_granian_emptied_is_rejected(client: FlaskClient, method: str, path: str, name: str) -> None:
+    response = client.open(
+        path,
+        method=method,
+        data=BODY,
+        content_type="application/json",
+        headers={name: ""},
+        environ_overrides={"SERVER_SOFTWARE": "Granian"},
+    )
+
+    assert (response.status_code, response.json) == (400, {"detail": "Bad Request"})
+    assert client.get("/heroes/").json == []
