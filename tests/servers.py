@@ -155,7 +155,7 @@ def start_server(
     cwd: str | Path = ROOT,
     **environment: str,
 ) -> Server:
-    """Start `gunicorn wsgi:app` as the README does, or granian, with its log in `folder`."""
+    """Start `gunicorn wsgi:app` as the README does, or with the factory, or granian, with its log in `folder`."""
     port = free_port()
     settings = {
         "DATABASE_URL": database_url,
@@ -165,6 +165,7 @@ def start_server(
     } | environment
     commands = {
         "gunicorn": [sys.executable, "-m", "gunicorn", "wsgi:app"],
+        "factory": [sys.executable, "-m", "gunicorn", "heroes:create_app()"],
         "granian": granian(address, port, settings["WEB_CONCURRENCY"], settings["GUNICORN_THREADS"]),
     }
     return launch(commands[server], settings, port, folder / f"{server}-{port}.log", address, database_url, cwd)

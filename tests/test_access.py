@@ -289,6 +289,16 @@ def test_every_response_has_the_security_headers(started: Callable[..., Flask], 
     assert "script-src" not in policy
 
 
+def test_security_headers_of_a_view_replace_the_default_ones(new_app: Callable[..., Flask]) -> None:
+    own = {"content-security-policy": "default-src 'self'", "Referrer-Policy": "strict-origin"}
+    app = new_app()
+    app.add_url_rule("/own", view_func=lambda: ("", own))
+
+    headers = app.test_client().get("/own").headers
+    assert {name: headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}
+    assert headers.getlist("X-Content-Type-Options") == ["nosniff"]
+
+
 @pytest.mark.parametrize("path", ["/docs"])
 def test_docs_page_runs_only_its_own_scripts(started: Callable[..., Flask], path: str) -> None:
     response = started().test_client().get(path)

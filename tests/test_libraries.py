@@ -11,10 +11,12 @@ import flask
 import flask.views
 import pytest
 from flask import Flask
+from flask.json.provider import DefaultJSONProvider
 from flask.testing import FlaskClient
 from marshmallow import ValidationError, fields, post_dump, post_load, validate, validates_schema
 from sqlalchemy import NullPool, QueuePool, select
 from sqlalchemy.exc import IntegrityError
+from werkzeug.exceptions import HTTPException
 
 from heroes import create_app
 from heroes.extensions import db
@@ -232,6 +234,102 @@ def test_abort_with_a_response_answers_with_it(app: Flask, status: tuple[int, ..
     assert (response.status_code, response.text) == (418, "gone fishing")
 
 
+def test_abort_with_any_detail_and_exceptions_with_a_description(app: Flask) -> None:
+    class InsufficientStorage(HTTPException):
+        code = 507
+        description = "Not enough storage space."
+
+    @app.get("/aborted/<kind>")
+    def aborted(kind: str) -> NoReturn:
+        if kind == "storage":
+            raise InsufficientStorage
+        flask.abort(422, {"numbers": {0: ["not valid"]}, "decimal": decimal.Decimal("1.1")}[kind])
+
+    client = app.test_client()
+    assert client.get("/aborted/storage").json == {"detail": "Not enough storage space."}
+    assert client.get("/aborted/numbers").json == {"detail": {"0": ["not valid"]}}
+    assert client.get("/aborted/decimal").json == {"detail": "1.1"}
+
+
+def test_error_handlers_of_the_developer_get_database_errors(app: Flask, client: FlaskClient) -> None:
+    @app.errorhandler(409)
+    def conflict(error: HTTPException) -> tuple[str, int]:
+        return f"mine: {error.description}", 409
+
+    @app.post("/twice")
+    def twice() -> str:
+        db.session.add_all([Hero(id=1, **HERO), Hero(id=1, **HERO)])
+        db.session.commit()
+        return "never"
+
+    response = client.post("/twice")
+    assert (response.status_code, response.text) == (409, "mine: Already exists")
+
+
+def test_the_app_s_json_provider_serializes(app: Flask) -> None:
+    class Provider(DefaultJSONProvider):
+        @staticmethod
+        def default(value: Any) -> Any:
+            return list(value) if isinstance(value, set) else DefaultJSONProvider.default(value)
+
+    app.json = Provider(app)
+    app.add_url_rule("/own", view_func=operation()(lambda: {"set": {1}, "number": decimal.Decimal("1")}))
+
+    assert app.test_client().get("/own").json == {"set": [1], "number": "1"}
+
+
+def test_a_view_without_an_operation_reads_its_body_itself(app: Flask) -> None:
+    @app.post("/limited/<int:limit>")
+    def limited(limit: int) -> str:
+        flask.request.max_content_length = limit
+        return flask.request.stream.read().decode()
+
+    large = app.config["MAX_CONTENT_LENGTH"] + 1
+    client = app.test_client()
+    assert client.post("/limited/10", data="ten bytes!").text == "ten bytes!"
+    assert client.post("/limited/10", data="eleven byte").status_code == 413
+    assert client.post(f"/limited/{large}", data=" " * large).status_code == 200
+    # Whole or refused.
+    cut = client.post("/limited/100", data="cut", environ_overrides={"CONTENT_LENGTH": "10"})
+    assert (cut.status_code, cut.json) == (400, {"detail": "Bad Request"})
+
+
+def test_a_list_in_a_query_has_all_values(app: Flask) -> None:
+    class Query(own.BaseSchema):
+        tag = fields.List(own.String())
+        one = own.String()
+
+    app.add_url_rule("/tagged", view_func=operation(query=Query)(lambda query: query))
+
+    assert app.test_client().get("/tagged?tag=a&tag=b&one=c&one=d").json == {"tag": ["a", "b"], "one": "d"}
+    assert app.test_client().get("/tagged?tag=a").json == {"tag": ["a"]}
+
+
+def test_validators_and_variables_of_a_url_are_documented(app: Flask) -> None:
+    class Body(own.BaseSchema):
+        rank = own.Integer(allow_none=True, validate=validate.Range(min=1, max=10))
+        code = own.String(max_length=9, validate=validate.Regexp("^[a-z]+$"))
+
+    app.add_url_rule(
+        "/req/<number>/<path:rest>",
+        view_func=operation(body=Body)(lambda body, number, rest: [number, rest]),
+        methods=["PUT"],
+    )
+
+    client = app.test_client()
+    document = client.get("/openapi.json").get_json()
+    properties = document["components"]["schemas"]["Body"]["properties"]
+    described = {"type": "integer", "minimum": 1, "maximum": 10}
+    assert properties["rank"] == {"title": "Rank", "anyOf": [described, {"type": "null"}]}
+    assert properties["code"] == {"title": "Code", "type": "string", "maxLength": 9, "pattern": "^[a-z]+$"}
+    variables = document["paths"]["/req/{number}/{rest}"]["put"]["parameters"]
+    assert [(each["in"], each["name"], each["required"]) for each in variables] == [
+        ("path", "number", True),
+        ("path", "rest", True),
+    ]
+    assert client.put("/req/1/a/b", json={"rank": 1}).json == ["1", "a/b"]
+
+
 def test_async_views_work(app: Flask) -> None:
     @app.get("/plain")
     async def plain() -> dict[str, bool]:
@@ -314,6 +412,18 @@ def test_a_rule_without_its_slash_keeps_its_defaults_and_redirect() -> None:
     paths = ("/users", "/users/", "/users/page/2")
     assert [client.get(path, follow_redirects=True).json for path in paths] == [[1], [1], [2]]
     assert client.get("/moved").headers["Location"] == client.get("/moved/").headers["Location"]
+
+
+def test_a_rule_without_its_slash_keeps_its_subdomain() -> None:
+    app = Flask("hosts", subdomain_matching=True)
+    app.config["SERVER_NAME"] = "example.test"
+    app.add_url_rule("/secret/", "secret", lambda: ["secret"], subdomain="admin")
+    match_without_slash(app)
+
+    client = app.test_client()
+    for path in ("/secret", "/secret/"):
+        assert client.get(path, base_url="http://admin.example.test").json == ["secret"]
+        assert client.get(path, base_url="http://example.test").status_code == 404
 
 
 def test_a_view_with_several_methods_is_documented(app: Flask) -> None:
@@ -431,6 +541,18 @@ def test_engine_options_may_name_another_pool(database_url: str, options: dict[s
     with app.app_context():
         assert isinstance(db.engine.pool, (options or {}).get("poolclass", QueuePool))
         db.engine.dispose()
+
+
+def test_a_value_without_a_column_is_not_dropped_silently(app: Flask, client: FlaskClient, query: Query) -> None:
+    class Create(HeroCreate):
+        motto = own.String()
+
+    resource = Resource(Hero, HeroPublic, keys=IdempotencyKey)
+    app.add_url_rule("/mottos", view_func=operation(body=Create)(resource.create), methods=["POST"])
+
+    with pytest.raises(TypeError, match="hero has no column motto"):
+        client.post("/mottos", json=HERO | {"motto": "m"})
+    assert query("SELECT count(*) FROM hero") == [(0,)]
 
 
 class Public(HeroPublic):

@@ -208,6 +208,16 @@ def test_gunicorn_logs_in_the_same_format_and_no_paths_at_any_level(serve: Calla
     assert "987654" not in log
 
 
+@sqlite_only
+def test_lines_have_the_request_id_if_gunicorn_calls_the_factory(serve: Callable[..., Server]) -> None:
+    server = serve(server="factory", LOG_FORMAT="json")
+    server.client(keep_alive=False).send("GET", "/heroes/", headers={"X-Request-ID": "mine"})
+    assert server.stop() == 0
+
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    assert [line["request_id"] for line in lines if line.get("route") == "/heroes/"] == ["mine"]
+
+
 START, HOST_LINE = b"POST /heroes/ HTTP/1.1", b"Host: h"
 SENTINEL_BODY = b'{"name": "Sentinel", "secret_name": "Sentinel"}'
 

@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask.testing import FlaskClient
-from flask_migrate import downgrade, upgrade
+from flask_migrate import Migrate, downgrade, revision, upgrade
 from sqlalchemy import inspect, text
 
 from heroes import create_app
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
+from heroes.models import Hero
 from heroes.storage.schema import is_behind, known_revisions
 from tests.commands import start_flask
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
@@ -68,6 +70,13 @@ def client_of() -> Iterator[Any]:
             return app.test_client()
 
         yield start
+
+
+def add_versions(folder: Path, config: Any) -> Any:
+    """Add the migrations in a folder to the configuration."""
+    config.set_main_option("version_locations", f"{ROOT}/heroes/migrations/versions {folder}")
+    config.set_main_option("path_separator", "space")
+    return config
 
 
 @pytest.fixture
@@ -223,6 +232,47 @@ def test_tutorial_app_can_use_a_migrated_database(
     ]
 
 
+def test_sql_of_the_migrations_creates_the_schema(
+    empty_database_url: str, empty_app: Flask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upgrade(sql=True)
+    printed = capsys.readouterr().out
+    if empty_database_url.startswith("sqlite"):
+        # The file is migrated by now.
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.executescript(printed)
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(hero)")}
+        assert columns == {column.name for column in Hero.__table__.c}
+        return
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute(printed.encode())
+    with db.engine.connect() as connected:
+        assert compare_metadata(MigrationContext.configure(connected), db.metadata) == []
+        assert not is_behind(connected)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_migrate_uses_the_options_of_flask_migrate_and_writes_no_empty_file(tmp_path: Path, changed: bool) -> None:
+    seen: list[str] = []
+
+    def include(_: object, name: str, kind: str, *args: object) -> bool:
+        seen.append(kind)
+        return True
+
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/database.db"})
+    own = Migrate(app, db, directory=migrate.directory, include_object=include)
+    own.configure(partial(add_versions, tmp_path))
+    with app.app_context():
+        if changed:
+            with db.engine.begin() as connection:
+                connection.exec_driver_sql("DROP INDEX ix_hero_age")
+        revision(autogenerate=True, version_path=str(tmp_path))
+        db.engine.dispose()
+
+    assert "table" in seen
+    assert [("ix_hero_age" in path.read_text()) for path in tmp_path.glob("*.py")] == [True] * changed
+
+
 @postgres_only
 def test_concurrent_upgrades_wait_for_each_other(
     empty_database_url: str, client_of: Callable[[str], FlaskClient]
@@ -295,13 +345,7 @@ def rebuild(tmp_path: Path) -> Iterator[None]:
     """Add a migration that deletes heroes and rebuilds their table."""
     (head,) = ScriptDirectory(f"{ROOT}/heroes/migrations").get_heads()
     (tmp_path / "rebuild.py").write_text(REBUILD.format(head))
-
-    @migrate.configure
-    def add_versions(config: Any) -> Any:
-        config.set_main_option("version_locations", f"{ROOT}/heroes/migrations/versions {tmp_path}")
-        config.set_main_option("path_separator", "space")
-        return config
-
+    migrate.configure(partial(add_versions, tmp_path))
     yield
     migrate.configure_callbacks.clear()
 

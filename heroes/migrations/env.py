@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 from alembic import context
+from flask import current_app
 from sqlalchemy import Connection, Table, event
 
 from heroes.extensions import db
@@ -36,15 +37,33 @@ def keep_autoincrement(table: Table, connection: Connection, **_: Any) -> None:
         connection.exec_driver_sql(LAST_ID, (table.name, name))
 
 
-with db.engine.connect() as connection:
+def drop_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:
+    """Keep `flask db migrate` from writing a migration if nothing has changed."""
+    if directives[0].upgrade_ops and directives[0].upgrade_ops.is_empty():
+        directives.clear()
+
+
+# Flask-Migrate's options; by default also batch mode, because SQLite can't alter a constraint in place.
+options = {"process_revision_directives": drop_empty} | current_app.extensions["migrate"].configure_args
+options |= {"target_metadata": db.metadata, "transactional_ddl": True}
+
+
+def write_sql() -> None:
+    """Print the statements: `flask db upgrade --sql`."""
+    context.configure(dialect_name=db.engine.dialect.name, literal_binds=True, **options)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations in one transaction."""
     sqlite = connection.dialect.name == "sqlite"
     event.listen(Table, "before_create", keep_autoincrement)
     try:
         for statement in SQLITE if sqlite else POSTGRESQL:
             connection.exec_driver_sql(statement)
         before: Counter[Any] = Counter(connection.exec_driver_sql(BROKEN) if sqlite else [])
-        # Batch mode also if a migration is written on PostgreSQL: SQLite can't alter a constraint in place.
-        context.configure(connection, target_metadata=db.metadata, transactional_ddl=True, render_as_batch=True)
+        context.configure(connection, **options)
         with context.begin_transaction():
             context.run_migrations()
         if sqlite and (broken := Counter(connection.exec_driver_sql(BROKEN)) - before):
@@ -57,3 +76,10 @@ with db.engine.connect() as connection:
         if sqlite:
             connection.rollback()
             connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+
+
+if context.is_offline_mode():
+    write_sql()
+else:
+    with db.engine.connect() as connected:
+        migrate(connected)

@@ -5,6 +5,7 @@ gunicorn.conf.py runs this file by its path, so it imports nothing of heroes, an
 
 import logging
 import re
+import sys
 from contextvars import ContextVar
 from typing import Any
 
@@ -36,7 +37,9 @@ FORMATTERS = {
 
 def identify_and_redact(record: logging.LogRecord) -> bool:
     """Add the id of the current request, or "-". Remove what a client sent from the messages of gunicorn and Flask."""
-    record.request_id = request_id.get()
+    # gunicorn.conf.py has a copy of this module; the middleware sets the variable of the imported one.
+    module = sys.modules.get("heroes.operations.logs")
+    record.request_id = module.request_id.get() if module else "-"
     if match := QUOTES.match(str(record.msg)):
         record.msg, record.args = match[0].strip(), ()
     elif record.name == "gunicorn.error" and isinstance(record.args, tuple):

@@ -18,10 +18,10 @@ HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 ]
 # Werkzeug's are in capitals; uvicorn's are these.
 STATUS_LINES = {str(each.value): f"{each.value} {each.phrase}" for each in HTTPStatus}
-LOAD_NOTHING = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
 
 def normalize_target(environ: WSGIEnvironment) -> None:
@@ -51,9 +51,8 @@ def wrap_wsgi_app(wsgi_app: WSGIApplication) -> WSGIApplication:
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             status = STATUS_LINES.get(status[:3], status)
-            headers += [("X-Request-ID", this_id), *HEADERS]
-            if LOAD_NOTHING[0] not in dict(headers):
-                headers.append(LOAD_NOTHING)
+            given = {name.lower() for name, _ in headers}
+            headers += [("X-Request-ID", this_id), *(each for each in HEADERS if each[0].lower() not in given)]
             return start_response(status, headers, *exc_info)
 
         token = request_id.set(this_id)

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, current_app, request
+from flask.json.provider import DefaultJSONProvider
 from marshmallow.exceptions import SCHEMA
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -22,6 +23,12 @@ CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "XX001", "XX002", "SQLITE_
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
+
+
+def to_json(content: Any) -> bytes:
+    """Return compact JSON, like the tutorial's. The app's JSON provider serializes what orjson can't."""
+    default = getattr(current_app.json, "default", DefaultJSONProvider.default)
+    return orjson.dumps(content, default=default, option=orjson.OPT_NON_STR_KEYS)
 
 
 def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
@@ -44,9 +51,10 @@ def handle_http_exception(error: exceptions.HTTPException) -> Any:
     """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
     if error.response is not None:
         return error.response  # it was passed to abort()
-    # The description that was passed to abort(), else the name of the status: Werkzeug's own descriptions are prose.
-    body = orjson.dumps({"detail": vars(error).get("description") or error.name})
-    response = Response(body, error.code, error.get_headers(), content_type="application/json")
+    # Werkzeug's own descriptions are prose: the name of the status replaces them.
+    own = getattr(exceptions.default_exceptions.get(error.code or 0), "description", None)
+    detail = error.name if error.description in (None, own) else error.description
+    response = Response(to_json({"detail": detail}), error.code, error.get_headers(), content_type="application/json")
     if error.code in (411, 413):
         # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"
@@ -87,5 +95,5 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
 def init_app(app: Flask) -> None:
     """Register the handlers. Flask logs any other exception, and makes an InternalServerError of it."""
     app.register_error_handler(exceptions.HTTPException, handle_http_exception)
-    app.register_error_handler(DBAPIError, lambda error: handle_http_exception(classify(error)))
-    app.register_error_handler(PoolTimeout, lambda error: handle_http_exception(unavailable(str(error))))
+    app.register_error_handler(DBAPIError, lambda error: app.handle_http_exception(classify(error)))
+    app.register_error_handler(PoolTimeout, lambda error: app.handle_http_exception(unavailable(str(error))))

@@ -37,9 +37,10 @@ COMPONENTS: dict[str, dict[str, Any]] = {
 
 # What any operation may answer beyond success.
 COMMON_ERRORS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
+TEXT = {"type": "string"}
 ERROR = json_content("Error")
 CONTENT: dict[int, Any] = {304: {}, 422: json_content("HTTPValidationError")}
-CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+CHALLENGE = {"WWW-Authenticate": {"schema": TEXT}}
 NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": CHALLENGE} | ERROR
 
 # Swagger UI uses inline styles.
@@ -66,6 +67,8 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
     elif field.max_length is not None:
         # Not \u0000, which PCRE and RE2 don't know.
         schema |= {"maxLength": field.max_length, "pattern": r"^[^\x00]*$"}
+    # What apispec made of the field's validators comes first.
+    schema |= {key: ret.pop(key) for key in schema.keys() & ret.keys()}
     return title | ({"anyOf": [schema, {"type": "null"}]} if field.allow_none else schema)
 
 
@@ -82,10 +85,14 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
         errors[304] = "Not Modified"
     # Some generated clients take them by position: the tutorial's come first.
     parts = {"path": operation.path, "query": operation.query, "header": operation.headers}
+    variables = [] if operation.path else re.findall(r"{(\w+)}", path)
     described: dict[str, Any] = {
         "operationId": name,
         "summary": summary,
-        "parameters": [{"in": place, "schema": schema} for place, schema in parts.items() if schema],
+        "parameters": [
+            *({"in": "path", "name": variable, "required": True, "schema": TEXT} for variable in variables),
+            *({"in": place, "schema": schema} for place, schema in parts.items() if schema),
+        ],
         "responses": {operation.status: {"description": "Successful Response"} | json_content(success)},
     }
     for status, meaning in errors.items():

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-import orjson
 from flask import Response, abort, current_app, request
-from flask.json.provider import DefaultJSONProvider
 from marshmallow import Schema, ValidationError
+from marshmallow.fields import List
 from werkzeug.wrappers import Response as BaseResponse
 
-from heroes.web.errors import located_errors
+from heroes.web.errors import located_errors, to_json
 from heroes.web.fields import Error
 from heroes.web.requests import read_body, read_headers
 
@@ -20,19 +19,20 @@ SchemaLike = Schema | type[Schema] | None
 
 @dataclass
 class Dumped:
-    """Content of a response that was dumped before. schema: by which class."""
+    """Content of a response that was dumped before, by which schema."""
 
     content: Any
-    schema: type[Schema]
+    schema: Schema
+
+    def by(self, schema: Schema | None) -> Any:
+        """Return the content. Raises TypeError if another schema could have left some of it out."""
+        if type(schema) is not type(self.schema) or schema.dump_fields.keys() != self.schema.dump_fields.keys():
+            raise TypeError(f"the response must be dumped by the schema of the Resource, {self.schema}, not {schema}")
+        return self.content
 
 
 def instance(schema: SchemaLike) -> Schema | None:
     return schema() if isinstance(schema, type) else schema
-
-
-def to_json(content: Any) -> bytes:
-    """Return compact JSON, like the tutorial's. Types unknown to orjson are serialized as by Flask's jsonify()."""
-    return orjson.dumps(content, default=DefaultJSONProvider.default, option=orjson.OPT_NON_STR_KEYS)
 
 
 def json_response(content: Any, status: int = 200) -> Response:
@@ -66,10 +66,12 @@ class operation:
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
         fields = self.headers.fields if self.headers else {}
         names = [field.data_key or name for name, field in fields.items()]
+        query = self.query.fields if self.query else {}
+        lists = {field.data_key or name for name, field in query.items() if isinstance(field, List)}
         readers: list[tuple[str, Schema | None, Callable[[], Any]]] = [
             ("path", self.path, lambda: request.view_args),
-            # The last value of a repeated key.
-            ("query", self.query, lambda: dict(request.args.items(multi=True))),
+            # The last value of a repeated key, unless the field is a list.
+            ("query", self.query, lambda: {key: x if key in lists else x[-1] for key, x in request.args.lists()}),
             ("body", self.body, read_body),
             ("header", self.headers, lambda: read_headers(names)),
         ]
@@ -98,9 +100,7 @@ class operation:
             if isinstance(content, BaseResponse):
                 return result
             if isinstance(content, Dumped):
-                if content.schema is not type(self.response):
-                    raise TypeError(f"the response of {view.__name__} must be that of its Resource: {content.schema}")
-                content = content.content
+                content = content.by(self.response)
             elif dump:
                 content = dump(content)
             answer = json_response(content, self.status)

@@ -41,6 +41,10 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
         if granian and "HTTP_EXPECT" not in environ:
             environ["wsgi.input"].read(DRAIN)
         raise LengthRequired
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view and not hasattr(view, "operation") and not hasattr(view, "view_class"):
+        # An ordinary Flask view reads its body itself: as a stream, or with a limit of its own.
+        return
     try:
         body = request.get_data()
         # Werkzeug stops at the limit without an error.
@@ -120,4 +124,5 @@ def match_without_slash(app: Flask) -> None:
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
             same: dict[str, Any] = {"defaults": rule.defaults, "redirect_to": rule.redirect_to}
+            same |= {"subdomain": rule.subdomain, "host": rule.host}
             app.add_url_rule(rule.rule.removesuffix("/"), rule.endpoint, methods=rule.methods - {"OPTIONS"}, **same)

@@ -34,8 +34,8 @@ class Resource(Listing):
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
         super().__init__(model, public)
-        self.public = public
-        self.keys = IdempotencyKeys(cast(Table, keys.__table__), public())
+        self.public = public()
+        self.keys = IdempotencyKeys(cast(Table, keys.__table__), self.public)
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
         if not self.table.dialect_options["sqlite"]["autoincrement"]:
             raise TypeError(f"{model.__name__} needs sqlite_autoincrement")
@@ -94,6 +94,9 @@ class Resource(Listing):
 
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
         """Insert a row. With a key that was used before, return the content of the first response."""
+        if unknown := values.keys() - self.table.c.keys():
+            # SQLAlchemy would leave them out.
+            raise TypeError(f"{self.table.name} has no column {', '.join(unknown)}; see marshmallow's `attribute`")
         # Some clients send an option that is not set as an empty header.
         if not idempotency_key:
             return self.with_etag(cast(Row, write(self.insert_statement, values)))

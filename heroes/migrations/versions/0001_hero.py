@@ -11,8 +11,6 @@ TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    if sa.inspect(op.get_bind()).has_table("hero"):
-        return
     op.create_table(
         "hero",
         sa.Column("id", INT64, primary_key=True),
@@ -20,9 +18,10 @@ def upgrade() -> None:
         sa.Column("age", INT64),
         sa.Column("secret_name", sa.String, nullable=False),
         sqlite_autoincrement=True,
+        if_not_exists=True,
     )
-    op.create_index("ix_hero_name", "hero", ["name"])
-    op.create_index("ix_hero_age", "hero", ["age"])
+    op.create_index("ix_hero_name", "hero", ["name"], if_not_exists=True)
+    op.create_index("ix_hero_age", "hero", ["age"], if_not_exists=True)
 
 
 def downgrade() -> None:
