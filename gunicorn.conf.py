@@ -11,8 +11,8 @@ from typing import Any
 
 # By path, not by import: on HUP this file is read again, and the workers that are forked then must load the new code.
 package = Path(__file__).parent / "heroes"
-app_config = runpy.run_path(str(package / "config.py"))
-app_logs = runpy.run_path(str(package / "operations" / "logs.py"))
+app_config = runpy.run_path(f"{package}/config.py")
+app_logs = runpy.run_path(f"{package}/operations/logs.py")
 
 try:
     settings = app_config["from_environment"](os.environ)
@@ -37,8 +37,7 @@ control_socket_disable = True
 limit_request_line = 8190  # bytes: an integer of 4,300 digits, the longest that is read, fits in a query
 permit_unconventional_http_method = True  # the app answers 405, with the allowed methods
 logconfig_dict = app_logs["logging_config"](settings["LOG_LEVEL"], settings["LOG_FORMAT"])
-loglevel = settings["LOG_LEVEL"]
-accesslog = None  # the app writes it, see heroes/operations/access_log.py
+logger_class = runpy.run_path(f"{package}/operations/gunicorn_logger.py")["Logger"]
 # PROXY_HOPS alone decides which headers of a proxy are trusted. gunicorn trusts none of them.
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""

@@ -12,8 +12,10 @@ from typing import Any, NoReturn
 
 import pytest
 from flask import Flask
+from gunicorn.config import Config
 
 from heroes.config import from_environment
+from heroes.operations.gunicorn_logger import Logger
 from heroes.operations.logs import logging_config
 from tests.client import exchange
 from tests.constants import sqlite_only
@@ -216,6 +218,16 @@ def test_lines_have_the_request_id_if_gunicorn_calls_the_factory(serve: Callable
 
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert [line["request_id"] for line in lines if line.get("route") == "/heroes/"] == ["mine"]
+
+
+def test_gunicorn_composes_access_lines_only_if_asked() -> None:
+    logger = Logger.__new__(Logger)  # without its set-up, which would configure the loggers of this process
+    logger.cfg = Config()
+    logger.cfg.set("logconfig_dict", {"version": 1})
+    assert not logger.access_log_enabled
+
+    logger.cfg.set("accesslog", "-")
+    assert logger.access_log_enabled
 
 
 START, HOST_LINE = b"POST /heroes/ HTTP/1.1", b"Host: h"

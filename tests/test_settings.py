@@ -101,12 +101,12 @@ def test_setting_is_parsed(name: str, value: str, expected: object) -> None:
 @pytest.mark.parametrize(
     ("environment", "settings"),
     [
-        ({}, {"bind": "127.0.0.1:8000", "threads": 3, "max_requests": 0, "loglevel": "info"}),
+        ({}, {"bind": "127.0.0.1:8000", "threads": 3, "max_requests": 0}),
         ({"PORT": "9000"}, {"bind": "127.0.0.1:9000"}),
         ({"PORT": "9000", "BIND": "[::]:80"}, {"bind": "[::]:80"}),
         ({"GUNICORN_THREADS": "5", "WEB_CONCURRENCY": "4"}, {"threads": 5, "workers": 4}),
         ({"MAX_REQUESTS": "1000"}, {"max_requests": 1000, "max_requests_jitter": 100}),
-        ({"LOG_LEVEL": "DEBUG"}, {"loglevel": "debug"}),
+        ({"LOG_LEVEL": "DEBUG"}, {}),
     ],
 )
 def test_gunicorn_is_configured_by_the_environment(
@@ -118,6 +118,7 @@ def test_gunicorn_is_configured_by_the_environment(
     gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
 
     assert {name: gunicorn[name] for name in settings} == settings
+    assert gunicorn["logconfig_dict"]["loggers"]["gunicorn.error"]["level"] == environment.get("LOG_LEVEL", "INFO")
     assert 1 <= gunicorn["workers"] <= 9
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
     assert list(tmp_path.iterdir()) == []
