@@ -16,7 +16,8 @@ from flask.testing import FlaskClient
 from marshmallow import ValidationError, fields, post_dump, post_load, validate, validates_schema
 from sqlalchemy import NullPool, QueuePool, select
 from sqlalchemy.exc import IntegrityError
-from werkzeug.exceptions import HTTPException
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, NotFound
 
 from heroes import create_app
 from heroes.extensions import db
@@ -239,14 +240,20 @@ def test_abort_with_any_detail_and_exceptions_with_a_description(app: Flask) -> 
         code = 507
         description = "Not enough storage space."
 
+    class Moved(NotFound):
+        code = 410
+
+    exceptions = {"storage": InsufficientStorage, "moved": Moved}
+
     @app.get("/aborted/<kind>")
     def aborted(kind: str) -> NoReturn:
-        if kind == "storage":
-            raise InsufficientStorage
+        if kind in exceptions:
+            raise exceptions[kind]
         flask.abort(422, {"numbers": {0: ["not valid"]}, "decimal": decimal.Decimal("1.1")}[kind])
 
     client = app.test_client()
     assert client.get("/aborted/storage").json == {"detail": "Not enough storage space."}
+    assert client.get("/aborted/moved").json == {"detail": "Gone"}
     assert client.get("/aborted/numbers").json == {"detail": {"0": ["not valid"]}}
     assert client.get("/aborted/decimal").json == {"detail": "1.1"}
 
@@ -262,8 +269,17 @@ def test_error_handlers_of_the_developer_get_database_errors(app: Flask, client:
         db.session.commit()
         return "never"
 
+    @app.errorhandler(503)
+    def unavailable(error: HTTPException) -> tuple[str, int]:
+        return "mine: later", 503
+
+    @app.get("/exhausted")
+    def exhausted() -> NoReturn:
+        raise PoolTimeout
+
     response = client.post("/twice")
     assert (response.status_code, response.text) == (409, "mine: Already exists")
+    assert client.get("/exhausted").text == "mine: later"
 
 
 def test_the_app_s_json_provider_serializes(app: Flask) -> None:
@@ -289,9 +305,34 @@ def test_a_view_without_an_operation_reads_its_body_itself(app: Flask) -> None:
     assert client.post("/limited/10", data="ten bytes!").text == "ten bytes!"
     assert client.post("/limited/10", data="eleven byte").status_code == 413
     assert client.post(f"/limited/{large}", data=" " * large).status_code == 200
-    # Whole or refused.
-    cut = client.post("/limited/100", data="cut", environ_overrides={"CONTENT_LENGTH": "10"})
-    assert (cut.status_code, cut.json) == (400, {"detail": "Bad Request"})
+
+
+class Lengths(flask.views.MethodView):
+    """Views that answer with the length of the body."""
+
+    @operation(body=HeroCreate)
+    def put(self, hero: dict[str, Any]) -> list[int]:
+        return [len(flask.request.get_data())]
+
+    def post(self) -> list[int]:
+        return [len(flask.request.get_data())]
+
+
+# What gunicorn and Granian pass to the app, with three bytes of ten, and with more than the limit.
+CUT = {"CONTENT_LENGTH": "10", "wsgi.input_terminated": True}
+ENDLESS = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+
+
+@pytest.mark.parametrize("method, path", [("POST", "/plain"), ("POST", "/class"), ("PUT", "/class")])
+@pytest.mark.parametrize("environ, length, status", [(CUT, 3, 400), (ENDLESS, 2**20 + 1, 413)])
+def test_a_body_is_whole_or_refused_in_any_view(
+    app: Flask, method: str, path: str, environ: dict[str, Any], length: int, status: int
+) -> None:
+    app.add_url_rule("/plain", view_func=lambda: [len(flask.request.get_data())], methods=["POST"])
+    app.add_url_rule("/class", view_func=Lengths.as_view("lengths"))
+    given = environ | {"wsgi.input": BytesIO(b" " * length)}
+
+    assert app.test_client().open(path, method=method, environ_overrides=given).status_code == status
 
 
 def test_a_list_in_a_query_has_all_values(app: Flask) -> None:
@@ -360,6 +401,11 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     def redirected() -> Any:
         return flask.redirect("/docs")
 
+    @app.get("/own")
+    @operation()
+    def own_reason() -> Any:
+        return {}, "404 Nope"
+
     @app.get("/exact")
     @operation()
     def exact() -> Any:
@@ -371,6 +417,7 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     assert (named.status_code, named.json, named.headers["X-Own"]) == (202, ROW | {"id": 7}, "1")
     assert (given.status_code, given.text) == (203, "8")
     assert client.get("/redirected").headers["Location"] == "/docs"
+    assert client.get("/own").status == "404 Nope"
     assert client.get("/openapi.json").get_json()["paths"]["/redirected"]["get"]["summary"] == ""
     assert client.get("/exact").json == {"fee": "1.10", "numbers": {"1": "one"}}
 

@@ -224,10 +224,13 @@ def test_gunicorn_composes_access_lines_only_if_asked() -> None:
     logger = Logger.__new__(Logger)  # without its set-up, which would configure the loggers of this process
     logger.cfg = Config()
     logger.cfg.set("logconfig_dict", {"version": 1})
-    assert not logger.access_log_enabled
+    logger.access()
 
-    logger.cfg.set("accesslog", "-")
-    assert logger.access_log_enabled
+    for setting, value in (("accesslog", "-"), ("syslog", True)):
+        logger.cfg = Config()
+        logger.cfg.set(setting, value)
+        with pytest.raises(TypeError, match="missing"):  # gunicorn's method needs the response and the request
+            logger.access()
 
 
 START, HOST_LINE = b"POST /heroes/ HTTP/1.1", b"Host: h"

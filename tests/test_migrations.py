@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask.testing import FlaskClient
-from flask_migrate import Migrate, downgrade, revision, upgrade
+from flask_migrate import Migrate, check, downgrade, revision, upgrade
 from sqlalchemy import inspect, text
 
 from heroes import create_app
@@ -249,6 +249,29 @@ def test_sql_of_the_migrations_creates_the_schema(
     with db.engine.connect() as connected:
         assert compare_metadata(MigrationContext.configure(connected), db.metadata) == []
         assert not is_behind(connected)
+
+
+@postgres_only
+def test_a_table_in_another_schema_of_the_search_path_is_adopted(empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(TUTORIAL.replace("INTEGER NOT NULL,\n    secret", "SERIAL NOT NULL,\n    secret"))
+        connection.execute("CREATE SCHEMA first")
+    separator = "&" if "?" in empty_database_url else "?"
+    migrated(f"{empty_database_url}{separator}options=-c%20search_path%3Dfirst,public")
+
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM public.hero WHERE version = 1").fetchone() == (2,)
+        assert connection.execute("SELECT to_regclass('first.hero')").fetchone() == (None,)
+
+
+def test_check_fails_only_if_the_models_have_changed(empty_app: Flask) -> None:
+    upgrade()
+    check()
+
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql("DROP INDEX ix_hero_age")
+    with pytest.raises(SystemExit):
+        check()
 
 
 @pytest.mark.parametrize("changed", [False, True])

@@ -39,8 +39,9 @@ def keep_autoincrement(table: Table, connection: Connection, **_: Any) -> None:
 
 def drop_empty(_context: Any, _revision: Any, directives: list[Any]) -> None:
     """Keep `flask db migrate` from writing a migration if nothing has changed."""
-    if directives[0].upgrade_ops and directives[0].upgrade_ops.is_empty():
+    if getattr(context.config.cmd_opts, "autogenerate", False) and directives[0].upgrade_ops.is_empty():
         directives.clear()
+        context.config.print_stdout("No changes in schema detected.")
 
 
 # Flask-Migrate's options; by default also batch mode, because SQLite can't alter a constraint in place.
@@ -50,7 +51,8 @@ options |= {"target_metadata": db.metadata, "transactional_ddl": True}
 
 def write_sql() -> None:
     """Print the statements: `flask db upgrade --sql`."""
-    context.configure(dialect_name=db.engine.dialect.name, literal_binds=True, **options)
+    output: dict[str, Any] = {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
+    context.configure(dialect_name=db.engine.dialect.name, **output, **options)
     with context.begin_transaction():
         context.run_migrations()
 

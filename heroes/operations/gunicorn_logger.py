@@ -1,14 +1,17 @@
 """gunicorn's logger. gunicorn.conf.py runs this file by its path."""
 
+from typing import Any
+
 from gunicorn import glogging
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """A logger whose access log is off unless `accesslog` is set: the app writes one, see access_log.py.
+    """A logger that formats no access lines that no handler writes, as gunicorn's does if `logconfig_dict` is set.
 
-    By default `logconfig_dict` turns it on, and each request pays for a line that no handler writes.
+    The app writes an access log, see access_log.py.
     """
 
-    @property
-    def access_log_enabled(self) -> bool:
-        return bool(self.cfg.accesslog)
+    def access(self, *args: Any) -> None:
+        """Write gunicorn's own access line if it is asked for one."""
+        if self.cfg.accesslog or self.cfg.syslog:
+            super().access(*args)

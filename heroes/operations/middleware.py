@@ -20,7 +20,7 @@ HEADERS = [
     ("Referrer-Policy", "no-referrer"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
 ]
-# Werkzeug's are in capitals; uvicorn's are these.
+# Those of uvicorn. Werkzeug's are in capitals.
 STATUS_LINES = {str(each.value): f"{each.value} {each.phrase}" for each in HTTPStatus}
 
 
@@ -50,9 +50,10 @@ def wrap_wsgi_app(wsgi_app: WSGIApplication) -> WSGIApplication:
         normalize_target(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            status = STATUS_LINES.get(status[:3], status)
-            given = {name.lower() for name, _ in headers}
-            headers += [("X-Request-ID", this_id), *(each for each in HEADERS if each[0].lower() not in given)]
+            if status.isupper():
+                status = STATUS_LINES.get(status[:3], status)
+            names = {name.lower() for name, _ in headers}
+            headers += [("X-Request-ID", this_id), *(each for each in HEADERS if each[0].lower() not in names)]
             return start_response(status, headers, *exc_info)
 
         token = request_id.set(this_id)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from flask import current_app
@@ -43,17 +44,17 @@ class WriterLock:
             try:
                 descriptor = os.open(self.directory, os.O_RDONLY)
                 held.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # flock() has no timeout.
-                locked = in_background(lambda: lock_without_timeout(descriptor))
                 try:
-                    locked.result(max(deadline - time.monotonic(), 0))
-                except TimeoutError:
-                    # Until then nobody else starts a thread that waits, or opens a descriptor.
-                    given_up = held.pop_all()
-                    locked.add_done_callback(lambda _: given_up.close())
-                    raise PoolTimeout("timeout while waiting for writers of other processes") from None
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    # flock() has no timeout.
+                    locked = in_background(lambda: lock_without_timeout(descriptor))
+                    if wait([locked], max(deadline - time.monotonic(), 0)).not_done:
+                        # Until then nobody else starts a thread that waits, or opens a descriptor.
+                        given_up = held.pop_all()
+                        locked.add_done_callback(lambda _: given_up.close())
+                        raise PoolTimeout("timeout while waiting for writers of other processes") from None
+                    locked.result()
             except OSError as error:
                 raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
             # Closing would unlock, too, but gevent defers it.

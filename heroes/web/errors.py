@@ -22,6 +22,8 @@ from heroes.web.fields import Error, error
 CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "XX001", "XX002", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+# Werkzeug's own descriptions are prose: the name of the status replaces them.
+NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
 
 
@@ -51,9 +53,7 @@ def handle_http_exception(error: exceptions.HTTPException) -> Any:
     """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
     if error.response is not None:
         return error.response  # it was passed to abort()
-    # Werkzeug's own descriptions are prose: the name of the status replaces them.
-    own = getattr(exceptions.default_exceptions.get(error.code or 0), "description", None)
-    detail = error.name if error.description in (None, own) else error.description
+    detail = error.name if error.description in NO_DETAIL else error.description
     response = Response(to_json({"detail": detail}), error.code, error.get_headers(), content_type="application/json")
     if error.code in (411, 413):
         # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.

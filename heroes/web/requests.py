@@ -42,8 +42,10 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
             environ["wsgi.input"].read(DRAIN)
         raise LengthRequired
     view = current_app.view_functions.get(request.endpoint or "")
-    if view and not hasattr(view, "operation") and not hasattr(view, "view_class"):
-        # An ordinary Flask view reads its body itself: as a stream, or with a limit of its own.
+    if length and view and not hasattr(view, "operation") and not hasattr(view, "view_class"):
+        # An ordinary Flask view reads its body itself: as a stream, or with a limit of its own. Werkzeug refuses a body
+        # that is shorter than its length, but not if the server marks the end of the input.
+        environ.pop("wsgi.input_terminated", None)
         return
     try:
         body = request.get_data()
@@ -88,10 +90,11 @@ def check_request() -> None:
 
 
 def read_headers(names: Iterable[str]) -> dict[str, str]:
-    """Return those of the named headers that the request has."""
+    """Return those of the named headers that the request has. Raises BadRequest if Granian dropped the value of one."""
     headers = {name: request.headers[name] for name in names if name in request.headers}
-    if "" in headers.values() and request.environ.get("SERVER_SOFTWARE") == GRANIAN:
-        # Granian gives "" for a value that is not ASCII. Without this one the request could change what it must not.
+    if request.environ.get("SERVER_SOFTWARE") == GRANIAN and not all(each.strip(", ") for each in headers.values()):
+        # It gives "" for a value that is not ASCII, and joins two by a comma. Without its If-None-Match, for example, a
+        # request would change a row that it must not.
         raise BadRequest
     return headers
 

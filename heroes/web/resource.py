@@ -34,13 +34,13 @@ class Resource(Listing):
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
         super().__init__(model, public)
-        self.public = public()
-        self.keys = IdempotencyKeys(cast(Table, keys.__table__), self.public)
+        self.public = public
+        self.keys = IdempotencyKeys(cast(Table, keys.__table__), public())
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
         if not self.table.dialect_options["sqlite"]["autoincrement"]:
             raise TypeError(f"{model.__name__} needs sqlite_autoincrement")
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
-        self.names = frozenset(self.table.c.keys())
+        self.column_names = frozenset(self.table.c.keys())
         self.this_row = self.table.c.id == bindparam("this_id")
         self.insert_statement = insert(self.table).returning(*self.columns)
         self.select_statement = select(*self.columns).where(self.this_row)
@@ -95,7 +95,7 @@ class Resource(Listing):
 
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
         """Insert a row. With a key that was used before, return the content of the first response."""
-        if unknown := values.keys() - self.names:
+        if unknown := values.keys() - self.column_names:
             # SQLAlchemy would leave them out.
             raise TypeError(f"{self.table.name} has no column {', '.join(unknown)}; see marshmallow's `attribute`")
         # Some clients send an option that is not set as an empty header.
