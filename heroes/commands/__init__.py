@@ -12,11 +12,12 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 from marshmallow import Schema, ValidationError
-from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, delete, exists, func, insert, select
+from sqlalchemy import Column, Connection, MetaData, Table, delete, exists, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from heroes.commands.files import READERS, ImportErrors, Rows, format_of, iter_lines, output, progress, write_rows
 from heroes.extensions import db
+from heroes.storage.columns import Int64
 from heroes.storage.locks import writer_lock
 from heroes.storage.sqlite import check_files
 from heroes.web.errors import located_errors
@@ -57,8 +58,9 @@ def long_transaction(file: str) -> Iterator[Connection]:
 
 def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: ImportErrors) -> Iterator[list[Any]]:
     """Yield the line number and the values of the named columns of each valid row."""
+    with_ids = "id" in names
     for line, row in rows:
-        if ("id" in row) is not ("id" in names):
+        if ("id" in row) is not with_ids:
             errors.add(line, "id: Must be in every row or in none")
             continue
         try:
@@ -76,7 +78,7 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
     staged = Table(
         f"{table.name}_import",
         MetaData(),
-        Column("line", BigInteger, primary_key=True),
+        Column("line", Int64, primary_key=True),
         *(Column(name, table.c[name].type) for name in names),
         schema="pg_temp" if postgresql else "temp",
         prefixes=["TEMPORARY"],

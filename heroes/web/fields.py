@@ -63,6 +63,8 @@ def invalid(kind: str, reason: str = "", **ctx: Any) -> ValidationError:
 
 def parse_int(text: str) -> int:
     """Return the integer, of any size, that a string stands for. Raises ValidationError."""
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS:
+        return int(text)  # most are, and so need no pattern
     check_unicode(text)
     if match := INTEGER.fullmatch(text.strip(WHITE_SPACE)):
         sign, digits, late_sign, late_digits = match.groups()
