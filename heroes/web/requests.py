@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from typing import Any
 from wsgiref.types import WSGIEnvironment
@@ -18,6 +19,7 @@ GRANIAN = "Granian"
 HTTP_1_0 = {"HTTP/1.0", "HTTP/1"}  # Granian calls it HTTP/1
 # Bytes that are read before a chunked body is refused: some clients send all of it before they read the response.
 DRAIN = 8 * 1024 * 1024
+DRAIN_SECONDS = 1  # on Granian, where a million chunks of one byte take many seconds
 # A Content-Type, which FastAPI parses as an email's header: with white space and parameters.
 JSON = re.compile(r"\s*application/(?:[^/;]*\+)?json\s*(?:;.*)?", re.IGNORECASE | re.DOTALL)
 # Conditions of a request for a file. For some malformed dates Werkzeug's parser raises OverflowError.
@@ -39,7 +41,9 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
     granian = environ.get("SERVER_SOFTWARE") == GRANIAN
     if not length and (granian or not environ.get("wsgi.input_terminated")):
         if granian and "HTTP_EXPECT" not in environ:
-            environ["wsgi.input"].read(DRAIN)
+            deadline = time.monotonic() + DRAIN_SECONDS
+            while time.monotonic() < deadline and environ["wsgi.input"].read(2**16):
+                pass
         raise LengthRequired
     view = current_app.view_functions.get(request.endpoint or "")
     if length and view and not hasattr(view, "operation") and not hasattr(view, "view_class"):
