@@ -21,8 +21,7 @@ MAX_FORGOTTEN = 100  # expired keys that a request deletes: all at once could ex
 class IdempotencyKeys:
     """The table of keys, see models.IdempotencyKey."""
 
-    def __init__(self, table: Table, public: Schema) -> None:
-        self.public = public
+    def __init__(self, table: Table) -> None:
         expired = table.c.created_at < bindparam("before")
         oldest = select(table.c.key).where(expired).order_by(table.c.created_at).limit(MAX_FORGOTTEN)
         some = table.c.key.in_(oldest.with_for_update(skip_locked=True))
@@ -36,8 +35,10 @@ class IdempotencyKeys:
         self.record = update(table).where(table.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
         self.recall = select(table).where(table.c.key == bindparam("key"))
 
-    def create_once(self, key: str, resource: str, statement: Any, values: Row) -> tuple[Row, bool]:
+    def create_once(self, key: str, resource: str, statement: Any, values: Row, schema: Schema) -> tuple[Row, bool]:
         """Create a row and record the answer under the key, in one transaction; or return the answer recorded there.
+
+        resource: the name of the row's table. schema: dumps the row.
 
         Returns the `content` of the response and the `version` of the row, and whether an earlier request recorded
         them. Aborts with 422 if the key had other values.
@@ -49,7 +50,7 @@ class IdempotencyKeys:
             fetch(connection, self.forget, {"before": now - KEY_LIFETIME, "key": key})
             if fetch(connection, self.claim, claim):
                 [created] = fetch(connection, statement, values)
-                content = orjson.loads(to_json(self.public.dump(created)))
+                content = orjson.loads(to_json(schema.dump(created)))
                 answer = {"content": content, "version": created["version"]}
                 fetch(connection, self.record, {"claimed": key, "answer": answer})
                 return answer, False

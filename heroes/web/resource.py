@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, cast
 
-from flask import Response, abort
+from flask import Response, abort, g
 from sqlalchemy import String, Table, bindparam, delete, insert, select, update
 from werkzeug.datastructures import ETags
 from werkzeug.http import quote_etag
@@ -34,8 +34,8 @@ class Resource(Listing):
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
         super().__init__(model, public)
-        self.public = public
-        self.keys = IdempotencyKeys(cast(Table, keys.__table__), public())
+        self.public = public()
+        self.keys = IdempotencyKeys(cast(Table, keys.__table__))
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
         if not self.table.dialect_options["sqlite"]["autoincrement"]:
             raise TypeError(f"{model.__name__} needs sqlite_autoincrement")
@@ -101,9 +101,13 @@ class Resource(Listing):
         # Some clients send an option that is not set as an empty header.
         if not idempotency_key:
             return self.with_etag(cast(Row, write(self.insert_statement, values)))
-        answer, replayed = self.keys.create_once(idempotency_key, self.table.name, self.insert_statement, values)
+        # A replay shows what the view showed first.
+        schema = g.get("response_schema") or self.public
+        answer, replayed = self.keys.create_once(
+            idempotency_key, self.table.name, self.insert_statement, values, schema
+        )
         _, headers = self.with_etag(answer)
-        return Dumped(answer["content"], self.public), headers | ({"Idempotent-Replayed": "true"} if replayed else {})
+        return Dumped(answer["content"]), headers | ({"Idempotent-Replayed": "true"} if replayed else {})
 
     def read(self, row_id: int, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS) -> Content | Response:
         """Return a row, or 304. Raises NotFound and PreconditionFailed, in the order of RFC 9110, 13.2.2."""
