@@ -111,10 +111,13 @@ class Settings(Schema):
     MAX_REQUESTS = Integer(**env(0, "requests after which a worker is replaced, 0 for never", Range(0)))
 
 
-def from_environment(environ: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
-    """Return every setting, if `partial` only the given ones. Raises ConfigError for the first invalid one."""
+def from_environment(values: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
+    """Return every setting, if `partial` only the given ones. Raises ConfigError for the first invalid one.
+
+    values: strings or parsed values under the settings' environment names.
+    """
     try:
-        return dict(Settings().load(environ, unknown=EXCLUDE, partial=partial))
+        return dict(Settings().load(values, unknown=EXCLUDE, partial=partial))
     except ValidationError as error:
         name, messages = next(iter(error.messages_dict.items()))
         # Messages about the entries of a list are keyed by their position.

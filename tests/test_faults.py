@@ -1,5 +1,6 @@
 """A database error is a 503 with Retry-After, logged once; the service recovers with the database."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -528,6 +529,28 @@ def test_writer_without_a_thread_to_wait_is_503(
     os.close(descriptor)
 
     assert statuses == {503}
+    assert client.post("/heroes/", json=SECRET).status_code == 200
+
+
+@sqlite_only
+@pytest.mark.parametrize("busy", [False, True])
+def test_file_system_that_refuses_locks_is_503(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    lock = fcntl.flock
+
+    def refuse(descriptor: int, operation: int) -> None:
+        if busy and operation & fcntl.LOCK_NB:
+            lock(descriptor, operation)
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    lock(descriptor, fcntl.LOCK_EX)
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", refuse)
+        assert client.post("/heroes/", json=SECRET).status_code == 503
+    os.close(descriptor)
+
     assert client.post("/heroes/", json=SECRET).status_code == 200
 
 

@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,6 +37,17 @@ class Malformed(Broken):
         raise Exception("bad chunk")
 
     readinto = read
+
+
+class Trickle(io.BytesIO):
+    """A stream that goes on for half a minute."""
+
+    reads = 0
+
+    def read(self, *_: Any) -> bytes:
+        self.reads += 1
+        time.sleep(0.05)
+        return b"x" if self.reads < 600 else b""
 
 
 CHUNKED = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
@@ -80,6 +92,15 @@ def test_body_is_complete_or_rejected(client: FlaskClient, name: str) -> None:
     assert response.status_code == status
     assert status == 200 or set(response.get_json()) == {"detail"}
     assert len(client.get("/heroes/").get_json()) == (status == 200)
+
+
+@sqlite_only
+def test_refused_body_is_read_for_a_limited_time(client: FlaskClient) -> None:
+    stream = Trickle()
+    environ = CHUNKED | {"SERVER_SOFTWARE": "Granian", "wsgi.input": stream}
+
+    assert client.post("/heroes/", environ_overrides=environ).status_code == 411
+    assert 1 <= stream.reads < 100
 
 
 @sqlite_only

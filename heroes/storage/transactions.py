@@ -37,6 +37,7 @@ def connect() -> Connection:
 
 
 def read(statement: Executable, values: Mapping[str, Any]) -> list[Row]:
+    """Execute a statement that reads, and return its rows."""
     with connect() as connection:
         return fetch(connection, statement, values)
 

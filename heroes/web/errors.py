@@ -6,9 +6,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-from flask import Flask, Response, current_app, request
-from flask.json.provider import DefaultJSONProvider
+from flask import Flask, current_app, request
 from marshmallow.exceptions import SCHEMA
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -16,6 +14,7 @@ from werkzeug import exceptions
 
 from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
+from heroes.web.responses import json_response
 
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes. The database can't serve: it is read-only, lacks a
 # privilege, a table or a column (on SQLite these are OperationalErrors), or is damaged.
@@ -25,12 +24,6 @@ UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 # Werkzeug's own descriptions are prose: the name of the status replaces them.
 NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
-
-
-def to_json(content: Any) -> bytes:
-    """Return compact JSON, like the tutorial's. The app's JSON provider serializes what orjson can't."""
-    default = getattr(current_app.json, "default", DefaultJSONProvider.default)
-    return orjson.dumps(content, default=default, option=orjson.OPT_NON_STR_KEYS)
 
 
 def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
@@ -54,7 +47,7 @@ def handle_http_exception(error: exceptions.HTTPException) -> Any:
     if error.response is not None:
         return error.response  # it was passed to abort()
     detail = error.name if error.description in NO_DETAIL else error.description
-    response = Response(to_json({"detail": detail}), error.code, error.get_headers(), content_type="application/json")
+    response = json_response({"detail": detail}, error.code, error.get_headers())
     if error.code in (411, 413):
         # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"

@@ -11,8 +11,8 @@ from sqlalchemy import Table, bindparam, delete, select, text, update
 from werkzeug.exceptions import ServiceUnavailable
 
 from heroes.storage.transactions import Row, fetch, transaction
-from heroes.web.errors import to_json
 from heroes.web.fields import error
+from heroes.web.responses import to_json
 
 KEY_LIFETIME = 24 * 60 * 60  # seconds
 MAX_FORGOTTEN = 100  # expired keys that a request deletes: all at once could exceed its time limit

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 
 from heroes.config import TOKENLESS_METHODS, VERSION
 from heroes.web.fields import Integer, String
-from heroes.web.operation import json_response
+from heroes.web.responses import json_response
 
 
 def json_content(schema: Any) -> dict[str, Any]:
@@ -105,6 +105,7 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
 
 
 def document(app: Flask) -> dict[str, Any]:
+    """Return the document of the views that have an operation."""
     plugin = MarshmallowPlugin()
     spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
     plugin.map_to_openapi_type(Integer, fields.Integer)  # type: ignore[no-untyped-call]

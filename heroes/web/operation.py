@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-from flask import Response, abort, current_app, g, request
+from flask import abort, current_app, g, request
 from marshmallow import Schema, ValidationError
 from marshmallow.fields import List
-from werkzeug.wrappers import Response as BaseResponse
+from werkzeug.wrappers import Response
 
-from heroes.web.errors import located_errors, to_json
+from heroes.web.errors import located_errors
 from heroes.web.fields import Error
 from heroes.web.requests import read_body, read_headers
+from heroes.web.responses import json_response
 
 SchemaLike = Schema | type[Schema] | None
 
@@ -26,10 +27,6 @@ class Dumped:
 
 def instance(schema: SchemaLike) -> Schema | None:
     return schema() if isinstance(schema, type) else schema
-
-
-def json_response(content: Any, status: int = 200) -> Response:
-    return Response(to_json(content), status, content_type="application/json")
 
 
 class operation:
@@ -92,7 +89,7 @@ class operation:
             g.response_schema = self.response
             result = current_app.ensure_sync(view)(*this, *arguments, **named)
             content, *rest = result if isinstance(result, tuple) else (result,)
-            if isinstance(content, BaseResponse):
+            if isinstance(content, Response):
                 return result
             if isinstance(content, Dumped):
                 content = content.content

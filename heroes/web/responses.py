@@ -1,0 +1,17 @@
+"""JSON responses."""
+
+from typing import Any
+
+import orjson
+from flask import Response, current_app
+from flask.json.provider import DefaultJSONProvider
+
+
+def to_json(content: Any) -> bytes:
+    """Return compact JSON, like the tutorial's. The app's JSON provider serializes what orjson can't."""
+    default = getattr(current_app.json, "default", DefaultJSONProvider.default)
+    return orjson.dumps(content, default=default, option=orjson.OPT_NON_STR_KEYS)
+
+
+def json_response(content: Any, status: int | None = 200, headers: Any = None) -> Response:
+    return Response(to_json(content), status, headers, content_type="application/json")
