@@ -9,7 +9,7 @@ INSTALL = python -m pip install --quiet --disable-pip-version-check
 # The tests start over a hundred Python processes, each of which would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run help test lint record parity drill bulk mutants soak bench screenshots lowest audit dist clean
+.PHONY: run help test coverage lint record parity drill bulk mutants soak bench screenshots lowest audit dist clean
 
 run: $(VENV)/run-$(SERVER)  ## the service on http://127.0.0.1:8000; PORT=9000, SERVER=granian
 	@echo "heroes: http://127.0.0.1:$${PORT:-8000}/docs"
@@ -25,6 +25,9 @@ help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 test: $(VENV)/test  ## every test, on SQLite and on PostgreSQL
+	$(BIN)/python -m pytest
+
+coverage: $(VENV)/test  ## every test; fail unless they run every line and branch
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(VENV)/dev  ## ruff, mypy --strict, import-linter
