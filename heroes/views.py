@@ -18,7 +18,7 @@ heroes = Resource(Hero, HeroPublic, keys=IdempotencyKey)
 
 @blueprint.post("/")
 @operation(body=HeroCreate, headers=CreateHeaders, response=HeroPublic)
-def create_hero(hero: dict[str, Any], **key: str) -> Content:
+def create_hero(hero: dict[str, Any], **key: str) -> Content | Response:
     """Create Hero"""
     return heroes.create(hero, **key)
 

@@ -1,7 +1,6 @@
 """The decorator of a view: what goes in and what comes out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -16,13 +15,6 @@ from heroes.web.requests import read_body, read_headers
 from heroes.web.responses import json_response
 
 SchemaLike = Schema | type[Schema] | None
-
-
-@dataclass
-class Dumped:
-    """Content that is already dumped."""
-
-    content: Any
 
 
 def instance(schema: SchemaLike) -> Schema | None:
@@ -85,15 +77,13 @@ class operation:
                     named |= loaded
             if failures:
                 abort(422, failures)
-            # For what has to dump the response itself: see Resource.create().
-            g.response_schema = self.response
+            # For what has to make the response itself: see Resource.create().
+            g.operation = self
             result = current_app.ensure_sync(view)(*this, *arguments, **named)
             content, *rest = result if isinstance(result, tuple) else (result,)
             if isinstance(content, Response):
                 return result
-            if isinstance(content, Dumped):
-                content = content.content
-            elif dump:
+            if dump:
                 content = dump(content)
             answer = json_response(content, self.status)
             return (answer, *rest) if rest else answer

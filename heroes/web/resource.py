@@ -12,10 +12,11 @@ from werkzeug.http import quote_etag
 from heroes.storage.transactions import Row, read, write
 from heroes.web.fields import BaseSchema
 from heroes.web.idempotency import IdempotencyKeys
-from heroes.web.operation import Dumped
+from heroes.web.operation import operation
 from heroes.web.pages import Listing
+from heroes.web.responses import json_response
 
-Content = tuple[Row | Dumped, dict[str, str]]  # a row, which the response schema dumps, and headers
+Content = tuple[Row, dict[str, str]]  # a row, which the response schema dumps, and headers
 
 # The defaults: If-Match admits any ETag, If-None-Match excludes none.
 ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
@@ -93,7 +94,7 @@ class Resource(Listing):
             abort(412, self.errors[412])
         return row
 
-    def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content:
+    def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content | Response:
         """Insert a row. With a key that was used before, return the content of the first response."""
         if unknown := values.keys() - self.column_names:
             # SQLAlchemy would leave them out.
@@ -102,12 +103,14 @@ class Resource(Listing):
         if not idempotency_key:
             return self.with_etag(cast(Row, write(self.insert_statement, values)))
         # A replay shows what the view showed first.
-        schema = g.get("response_schema") or self.public
+        view = g.get("operation") or operation()
+        schema = view.response or self.public
         answer, replayed = self.keys.create_once(
             idempotency_key, self.table.name, self.insert_statement, values, schema
         )
         _, headers = self.with_etag(answer)
-        return Dumped(answer["content"]), headers | ({"Idempotent-Replayed": "true"} if replayed else {})
+        replay = {"Idempotent-Replayed": "true"} if replayed else {}
+        return json_response(answer["content"], view.status, headers | replay)
 
     def read(self, row_id: int, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS) -> Content | Response:
         """Return a row, or 304. Raises NotFound and PreconditionFailed, in the order of RFC 9110, 13.2.2."""
