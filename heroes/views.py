@@ -8,9 +8,8 @@ from werkzeug.datastructures import ETags
 from heroes.models import Hero, IdempotencyKey
 from heroes.schemas import HeroCreate, HeroPath, HeroPublic, HeroQuery, HeroUpdate
 from heroes.web.operation import operation
-from heroes.web.pages import Page
 from heroes.web.parameters import ConditionHeaders, CreateHeaders, ListHeaders
-from heroes.web.resource import Content, Resource
+from heroes.web.resource import Content, Page, Resource
 
 blueprint = Blueprint("heroes", __name__, url_prefix="/heroes")
 heroes = Resource(Hero, HeroPublic, keys=IdempotencyKey)

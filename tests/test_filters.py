@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from heroes.extensions import db
 from heroes.schemas import HeroQuery
-from heroes.web.pages import PAGE_KEYS
+from heroes.web.resource import PAGE_KEYS
 from tests.constants import Query, sqlite_only
 
 HEROES = [("b", 30), ("a", None), ("c", 10), ("B", 30), ("ä", 20), ("a", 10), ("z", None)]

@@ -1,11 +1,14 @@
 """What the operations on one table have in common: statements, ETags, conditions, safe retries, pages."""
 
+import re
 from collections.abc import Iterable
 from functools import cache
+from operator import ge, le
 from typing import Any, cast
+from urllib.parse import urlencode
 
-from flask import Response, abort, g
-from sqlalchemy import String, Table, bindparam, delete, insert, select, update
+from flask import Response, abort, g, request
+from sqlalchemy import ColumnElement, Select, String, Table, bindparam, delete, func, insert, select, update
 from werkzeug.datastructures import ETags
 from werkzeug.http import quote_etag
 
@@ -13,11 +16,16 @@ from heroes.storage.transactions import Row, read, write
 from heroes.web.fields import BaseSchema
 from heroes.web.idempotency import IdempotencyKeys
 from heroes.web.operation import operation
-from heroes.web.pages import Listing
 from heroes.web.responses import json_response
 
-Content = tuple[Row, dict[str, str]]  # a row, which the response schema dumps, and headers
+# What the response schema dumps, and headers.
+Content = tuple[Row, dict[str, str]]
+Page = tuple[list[Row], dict[str, str]]
 
+# RFC 7240, 2: comma-separated preferences, each with parameters after semicolons.
+PREFER_COUNT = re.compile(r"(?:^|,)\s*count\s*=\s*\"?exact\"?\s*(?:[;,]|$)", re.IGNORECASE)
+MAX_LINK = 2000  # bytes
+PAGE_KEYS = {"offset", "limit", "sort"}
 # The defaults: If-Match admits any ETag, If-None-Match excludes none.
 ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
 
@@ -27,26 +35,74 @@ def comparable(etags: Iterable[str | None]) -> list[str]:
     return [etag for etag in etags if etag and etag.isascii()]
 
 
-class Resource(Listing):
+def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
+    """Return the Link to the next page. It repeats the parameters that the client sent and the operation has."""
+    kept = [key for key in query if key in request.args and key not in ("after", "offset")]
+    # As they were sent, because not every loaded value has the same form. An integer can be shorter.
+    sent = {key: query[key] if isinstance(query[key], int) else request.args.getlist(key)[-1] for key in kept}
+    step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
+    link = f'<?{urlencode(sent | step)}>; rel="next"'
+    return {"Link": link} if len(link) <= MAX_LINK else {}
+
+
+class Resource:
     """A table with the columns of storage.columns.ResourceMixin.
 
     public: the schema of its responses. keys: the mapped class of Idempotency-Keys.
     """
 
     def __init__(self, model: type[Any], public: type[BaseSchema], keys: type[Any]) -> None:
-        super().__init__(model, public)
+        # Statements on the table, not on the class: they are executed without a session.
+        self.table = cast(Table, model.__table__)
         self.public = public()
+        # Not every field is a column; `attribute` may name another one.
+        names = {"id", "version", *(field.attribute or name for name, field in self.public.dump_fields.items())}
+        self.columns = [column for column in self.table.c if column.name in names]
         self.keys = IdempotencyKeys(cast(Table, keys.__table__))
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
         if not self.table.dialect_options["sqlite"]["autoincrement"]:
             raise TypeError(f"{model.__name__} needs sqlite_autoincrement")
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
-        self.column_names = frozenset(self.table.c.keys())
         self.this_row = self.table.c.id == bindparam("this_id")
         self.insert_statement = insert(self.table).returning(*self.columns)
         self.select_statement = select(*self.columns).where(self.this_row)
 
+    def condition(self, name: str) -> ColumnElement[bool]:
+        """Return the condition of a filter; see parameters.PageQuery."""
+        columns = self.table.c
+        value: ColumnElement[Any] = bindparam(name)
+        # The name of a column comes first: it may begin with a prefix.
+        if name in columns:
+            return columns[name] == value
+        if name == "after":
+            return columns.id > value
+        bound, _, column = name.partition("_")
+        compare = {"min": ge, "max": le}[bound]
+        return cast(ColumnElement[bool], compare(columns[column], value))
+
+    def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
+        """Return the ORDER BY of a sort: ties by id, NULLs last."""
+        column, key = self.table.c[sort.removeprefix("-")], self.table.c.id
+        if column is not key:
+            first = column.desc() if sort.startswith("-") else column
+            return [first.nulls_last() if column.nullable else first, key]
+        # `id + 0` keeps SQLite's planner off the primary key, so that it uses the index of the filter.
+        by_id = key + 0 if any(name.startswith(("min_", "max_")) for name in filters) else key
+        return [by_id.desc() if sort.startswith("-") else by_id]
+
     @cache  # noqa: B019 - one Resource for each table, which lives as long as the process
+    def page_statement(self, sort: str, filters: frozenset[str]) -> Select[Any]:
+        matching = select(*self.columns).where(*map(self.condition, sorted(filters)))
+        ordered = matching.order_by(*self.order(sort, filters))
+        return ordered.offset(bindparam("offset")).limit(bindparam("limit"))
+
+    @cache  # noqa: B019
+    def count_statement(self, filters: frozenset[str]) -> Select[Any]:
+        """Return the SELECT that counts the rows that match the filters."""
+        counted = select(func.count().label("total")).select_from(self.table)
+        return counted.where(*map(self.condition, sorted(filters)))
+
+    @cache  # noqa: B019
     def write_statement(self, changed: frozenset[str] | None, match: bool, none_match: bool) -> Any:
         """Return the UPDATE of one row that sets these columns, or its DELETE, with If-Match or If-None-Match."""
         statement: Any
@@ -96,7 +152,7 @@ class Resource(Listing):
 
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content | Response:
         """Insert a row. With a key that was used before, return the content of the first response."""
-        if unknown := values.keys() - self.column_names:
+        if unknown := [name for name in values if name not in self.table.c]:
             # SQLAlchemy would leave them out.
             raise TypeError(f"{self.table.name} has no column {', '.join(unknown)}; see marshmallow's `attribute`")
         # Some clients send an option that is not set as an empty header.
@@ -133,3 +189,13 @@ class Resource(Listing):
         """Delete a row. Raises NotFound and PreconditionFailed."""
         self.execute(row_id, None, **conditions)
         return {"ok": True}
+
+    def page(self, query: dict[str, Any], prefer: str = "") -> Page:
+        """Return the rows and headers for a loaded PageQuery and a Prefer header."""
+        filters = frozenset(query) - PAGE_KEYS
+        rows = read(self.page_statement(query["sort"], filters), query)
+        headers = link_header(query, rows[-1]["id"]) if rows and len(rows) == query["limit"] else {}
+        if PREFER_COUNT.search(prefer):
+            [counted] = read(self.count_statement(filters - {"after"}), query)
+            headers |= {"X-Total-Count": str(counted["total"]), "Preference-Applied": "count=exact"}
+        return rows, headers
