@@ -67,9 +67,11 @@ def init_app(app: Flask) -> None:
             try:
                 # A day, because this process can serve only after another one has finished migrating.
                 with app.extensions["heroes.writer_lock"](24 * 3600):
-                    if path and url.query["mode"] != "ro" and os.access(directory, os.W_OK):
-                        prepare_file(path)
-                    upgrade_if_behind()
+                    writable = url.query.get("mode") == "rw" and os.access(directory, os.W_OK)
+                    prepare_sqlite(path if writable else None)
+            except SystemExit:
+                # Flask-Migrate exits if a migration is unknown.
+                raise ConfigError("DATABASE_URL: Has migrations of another program.") from None
             except (sqlite3.Error, DBAPIError) as error:
                 raise ConfigError(f"DATABASE_URL: {getattr(error, 'orig', error)}") from error
         if path or pgbouncer:
@@ -77,25 +79,21 @@ def init_app(app: Flask) -> None:
             db.engine.dispose()
 
 
-def prepare_file(path: str) -> None:
-    """Create the SQLite file if it is missing, and put it into WAL mode, which it stays in."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-    buggy = sqlite.has_wal_reset_bug(sqlite3.sqlite_version_info)
-    hint = ": has the WAL-reset bug, fixed in 3.51.3; let no other program write to the database" if buggy else ""
-    logger.log(logging.WARNING if buggy else logging.INFO, "SQLite %s%s", sqlite3.sqlite_version, hint)
+def prepare_sqlite(path: str | None) -> None:
+    """Migrate a SQLite database, whether it is new, the tutorial's or of an earlier release.
 
-
-def upgrade_if_behind() -> None:
-    """Migrate a SQLite database, whether it is new, the tutorial's or of an earlier release."""
-    with db.engine.connect() as connection:
-        behind = is_behind(connection)
+    path: the file, to be created if it is missing and put into WAL mode, which it stays in; None if it is not writable.
+    """
+    if path:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        buggy = sqlite.has_wal_reset_bug(sqlite3.sqlite_version_info)
+        hint = ": has the WAL-reset bug, fixed in 3.51.3; let no other program write to the database" if buggy else ""
+        logger.log(logging.WARNING if buggy else logging.INFO, "SQLite %s%s", sqlite3.sqlite_version, hint)
+    with db.engine.connect() as connected:
+        behind = is_behind(connected)
     if behind:
-        try:
-            upgrade()
-        except SystemExit:
-            # Flask-Migrate exits if a migration is unknown.
-            raise ConfigError("DATABASE_URL: Has migrations of another program.") from None
+        upgrade()
 
 
 def check_role(engine: Engine) -> None:
