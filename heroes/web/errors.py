@@ -68,7 +68,6 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
     message, *_ = re.split(r"\n| with text ", str(primary or error.orig))
     message = f"{code} {'' if code.startswith(QUOTING) else message} [{error.statement}]"
-    # Locked, full, read-only, damaged, out of reach, lacking a migration or a privilege.
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
     if code in FOREIGN_KEY:
