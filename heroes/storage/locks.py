@@ -1,4 +1,4 @@
-"""The writer lock of a SQLite file."""
+"""Waiting with a timeout: for a blocking call, and for the writer lock of a SQLite file."""
 
 import fcntl
 import os
@@ -7,14 +7,33 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 from flask import current_app
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from heroes.storage.background import in_background
+
+def in_background(call: Callable[[], Any]) -> Future[Any]:
+    """Run a call in a daemon thread of its own. Threads of a pool would delay the exit, and not survive a fork.
+
+    Raises PoolTimeout if the system allows no more threads: like other limits, that is over some time later.
+    """
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except RuntimeError as error:
+        raise PoolTimeout("no thread for a background call") from error
+    return future
 
 
 class WriterLock:

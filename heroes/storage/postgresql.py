@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, ExceptionContext, event
 
 from heroes.config import MAX_PORT, ConfigError
-from heroes.storage.background import in_background
+from heroes.storage.locks import in_background
 
 # Seconds that a request waits for a new connection. A busy host needs time; one that just failed may be cut off.
 MAX_CONNECT_WAIT = 2
