@@ -42,13 +42,8 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], bool]:
     """Return the URL, the engine options, and whether PgBouncer is in between.
 
     libpq reads the URL itself, so it may hold whatever libpq knows, such as several hosts or sslmode
-    (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING). Two parameters are ours:
-
-    - `prepare_threshold=N` prepares a statement on the server after N executions. Off by default and with 0: prepared
-      statements break if the type of a column changes, and behind a pooler that does not know them.
-    - `pgbouncer=true` sends no startup parameter that PgBouncer refuses; the timeouts are then the role's.
-
-    Raises ConfigError if the two contradict each other, and various exceptions if the URL is not valid.
+    (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING). docs/settings.md describes the two
+    parameters that are ours. Raises ConfigError if they contradict each other, else various exceptions.
     """
     from psycopg.conninfo import conninfo_to_dict
 
