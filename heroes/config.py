@@ -28,7 +28,6 @@ IS_PREFIX = Regexp(PREFIX, error="Must be a path without a slash at its end.")
 # The values of API_TOKENS_PROTECT, each with the methods that need no token. A preflight can carry none.
 TOKENLESS_METHODS = {"writes": {"GET", "HEAD", "OPTIONS"}, "all": {"OPTIONS"}}
 LEVELS = ("info", "debug", "warning", "error")
-ADDRESS = re.compile(r"unix:.+|fd://[0-9]+|(?:[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,9})")
 
 
 class ConfigError(ClickException):
@@ -57,7 +56,7 @@ class CommaSeparated(List[str]):
 
 def address(value: str) -> None:
     """Raise ValidationError unless the value is an address that a server can listen on."""
-    match = ADDRESS.fullmatch(value)
+    match = re.fullmatch(r"unix:.+|fd://[0-9]+|(?:[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,9})", value)
     if match is None or int(match[1] or 0) > MAX_PORT:
         raise ValidationError("Must be host:port, unix:path or fd://number.")
 

@@ -26,7 +26,6 @@ def init_app(app: Flask) -> None:
     except ModuleNotFoundError:
         raise ConfigError("METRICS: Needs pip install '.[metrics]'") from None
 
-    # One registry per app.
     own = CollectorRegistry()
     labels = ("method", "route", "status")
     requests = Counter("http_requests", "Requests answered.", labels, registry=own)

@@ -35,13 +35,11 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "HTTPValidationError": {"properties": {"detail": DETAIL}},
 }
 
-# What any operation may answer beyond success.
 COMMON_ERRORS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
 TEXT = {"type": "string"}
 ERROR = json_content("Error")
 CONTENT: dict[int, Any] = {304: {}, 422: json_content("HTTPValidationError")}
-CHALLENGE = {"WWW-Authenticate": {"schema": TEXT}}
-NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": CHALLENGE} | ERROR
+NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authenticate": {"schema": TEXT}}} | ERROR
 
 # Swagger UI uses inline styles.
 PAGE_POLICY = (

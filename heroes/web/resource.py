@@ -105,9 +105,8 @@ class Resource:
     @cache  # noqa: B019
     def write_statement(self, changed: frozenset[str] | None, match: bool, none_match: bool) -> Any:
         """Return the UPDATE of one row that sets these columns, or its DELETE, with If-Match or If-None-Match."""
-        statement: Any
         if changed is None:
-            statement = delete(self.table).returning(self.table.c.id)
+            statement: Any = delete(self.table).returning(self.table.c.id)
         else:
             values: dict[Any, Any] = {self.table.c[name]: bindparam(name) for name in sorted(changed)}
             statement = update(self.table).values(values).returning(*self.columns)
