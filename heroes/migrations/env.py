@@ -49,14 +49,6 @@ options = {"process_revision_directives": drop_empty} | current_app.extensions["
 options |= {"target_metadata": db.metadata, "transactional_ddl": True}
 
 
-def write_sql() -> None:
-    """Print the statements: `flask db upgrade --sql`."""
-    output: dict[str, Any] = {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
-    context.configure(dialect_name=db.engine.dialect.name, **output, **options)
-    with context.begin_transaction():
-        context.run_migrations()
-
-
 def migrate(connection: Connection) -> None:
     """Run the migrations in one transaction."""
     sqlite = connection.dialect.name == "sqlite"
@@ -80,8 +72,11 @@ def migrate(connection: Connection) -> None:
             connection.exec_driver_sql("PRAGMA foreign_keys = ON")
 
 
-if context.is_offline_mode():
-    write_sql()
+if context.is_offline_mode():  # flask db upgrade --sql
+    output: dict[str, Any] = {"literal_binds": True, "dialect_opts": {"paramstyle": "named"}}
+    context.configure(dialect_name=db.engine.dialect.name, **output, **options)
+    with context.begin_transaction():
+        context.run_migrations()
 else:
     with db.engine.connect() as connected:
         migrate(connected)
