@@ -24,8 +24,6 @@ ONE_STATEMENT: dict[str, dict[str, Any]] = {"postgresql": {"isolation_level": "A
 def fetch(connection: Connection, statement: Executable, values: Mapping[str, Any]) -> list[Row]:
     """Execute a statement and return its rows as dicts."""
     result = connection.execute(statement, values)
-    if not result.returns_rows:
-        return []
     names = tuple(result.keys())
     return [dict(zip(names, row)) for row in result.all()]  # noqa: B905 - a row has a value for each name
 

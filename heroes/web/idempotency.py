@@ -47,12 +47,12 @@ class IdempotencyKeys:
         now = int(time.time())
         claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": resource}
         with transaction() as connection:
-            fetch(connection, self.forget, {"before": now - KEY_LIFETIME, "key": key})
+            connection.execute(self.forget, {"before": now - KEY_LIFETIME, "key": key})
             if fetch(connection, self.claim, claim):
                 [created] = fetch(connection, statement, values)
                 content = orjson.loads(to_json(schema.dump(created)))
                 answer = {"content": content, "version": created["version"]}
-                fetch(connection, self.record, {"claimed": key, "answer": answer})
+                connection.execute(self.record, {"claimed": key, "answer": answer})
                 return answer, False
             found = fetch(connection, self.recall, {"key": key})
         if not found:
