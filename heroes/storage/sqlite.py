@@ -10,8 +10,6 @@ from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
 from sqlalchemy.exc import DisconnectionError, OperationalError
 
 REMOVED = "the database file or its -wal file was removed or replaced; restart the service"
-# The query keys that Python's driver takes; SQLite itself takes others, in a file: URI.
-DRIVER_KEYS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
 # The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
 FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
 
@@ -23,10 +21,11 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | 
     """
     url = make_url(text)
     arguments = {"timeout": timeout, "check_same_thread": False}
-    uri = str(url.query.get("uri", "")).lower() in ("1", "true", "yes", "on")
-    if not uri and (unknown := url.query.keys() - DRIVER_KEYS):
+    # Raises for a host, and for a value of the wrong type. SQLite itself takes other query keys, in a file: URI.
+    _, taken = url.get_dialect()().create_connect_args(url)
+    uri = taken.get("uri", False)
+    if not uri and (unknown := url.query.keys() - taken.keys() - {"uri", "isolation_level"}):
         raise ValueError(f"unknown: {unknown}")
-    url.get_dialect()().create_connect_args(url)  # raises for a host, and for a value of the wrong type
     name = url.database or ":memory:"
     if name == ":memory:" or (uri and (url.query.get("mode") == "memory" or ":memory:" in name)):
         # Not the URL as given: Flask-SQLAlchemy would make a file of file::memory:.
