@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -16,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
 from heroes.storage import postgresql, sqlite
-from heroes.storage.locks import WriterLock
+from heroes.storage.locks import hold_writer_lock
 from heroes.storage.schema import is_behind
 
 logger = logging.getLogger("heroes.storage")
@@ -51,7 +52,8 @@ def init_app(app: Flask) -> None:
     # Where the database's -wal file is, if the path is a symbolic link.
     directory = os.path.dirname(os.path.realpath(path)) if path else ""
     # PostgreSQL needs no lock of ours, and a database in memory serves one request at a time.
-    app.extensions["heroes.writer_lock"] = WriterLock(directory).hold if path else nullcontext
+    lock = partial(hold_writer_lock, directory, threading.Lock())
+    app.extensions["heroes.writer_lock"] = lock if path else nullcontext
     db.init_app(app)
     migrate.init_app(app)
     with app.app_context():

@@ -36,49 +36,42 @@ def in_background(call: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-class WriterLock:
-    """Serialize writers to a SQLite file across threads and processes.
+@contextmanager
+def hold_writer_lock(directory: str, threads: threading.Lock, timeout: float) -> Iterator[None]:
+    """Serialize writers to the SQLite files in a directory across threads and processes.
 
     SQLite has one writer at a time. The others sleep and try again, some for seconds; flock() wakes them in order. The
     lock is on the directory: closing any descriptor of the database file would drop SQLite's own locks on it
     (https://sqlite.org/howtocorrupt.html, 2.2). The kernel releases it if the process dies.
+
+    threads: where threads of one process wait, without a background thread each for flock(). timeout: seconds.
+
+    Raises PoolTimeout, which gets the same response as an exhausted pool, and OperationalError if locking fails.
     """
-
-    def __init__(self, directory: str) -> None:
-        self.directory = directory
-        # Threads of one process wait here, without a background thread each for flock().
-        self.threads = threading.Lock()
-
-    @contextmanager
-    def hold(self, timeout: float) -> Iterator[None]:
-        """Hold the lock. timeout: seconds.
-
-        Raises PoolTimeout, which gets the same response as an exhausted pool, and OperationalError if locking fails.
-        """
-        deadline = time.monotonic() + timeout
-        if not self.threads.acquire(timeout=timeout):
-            raise PoolTimeout("timeout while waiting for other writers")
-        with ExitStack() as held:
-            held.callback(self.threads.release)
+    deadline = time.monotonic() + timeout
+    if not threads.acquire(timeout=timeout):
+        raise PoolTimeout("timeout while waiting for other writers")
+    with ExitStack() as held:
+        held.callback(threads.release)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY)
+            held.callback(os.close, descriptor)
             try:
-                descriptor = os.open(self.directory, os.O_RDONLY)
-                held.callback(os.close, descriptor)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    # flock() has no timeout.
-                    locked = in_background(lambda: lock_without_timeout(descriptor))
-                    if wait([locked], max(deadline - time.monotonic(), 0)).not_done:
-                        # Until then nobody else starts a thread that waits, or opens a descriptor.
-                        given_up = held.pop_all()
-                        locked.add_done_callback(lambda _: given_up.close())
-                        raise PoolTimeout("timeout while waiting for writers of other processes") from None
-                    locked.result()
-            except OSError as error:
-                raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
-            # Closing would unlock, too, but gevent defers it.
-            held.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
-            yield
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # flock() has no timeout.
+                locked = in_background(lambda: lock_without_timeout(descriptor))
+                if wait([locked], max(deadline - time.monotonic(), 0)).not_done:
+                    # Until then nobody else starts a thread that waits, or opens a descriptor.
+                    given_up = held.pop_all()
+                    locked.add_done_callback(lambda _: given_up.close())
+                    raise PoolTimeout("timeout while waiting for writers of other processes") from None
+                locked.result()
+        except OSError as error:
+            raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
+        # Closing would unlock, too, but gevent defers it.
+        held.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+        yield
 
 
 def lock_without_timeout(descriptor: int) -> None:
