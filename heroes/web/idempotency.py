@@ -19,9 +19,10 @@ MAX_FORGOTTEN = 100  # expired keys that a request deletes: all at once could ex
 
 
 class IdempotencyKeys:
-    """The table of keys, see models.IdempotencyKey."""
+    """The keys of a resource. table: see models.IdempotencyKey; resource: the name of the resource's table."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, resource: str) -> None:
+        self.resource = resource
         expired = table.c.created_at < bindparam("before")
         oldest = select(table.c.key).where(expired).order_by(table.c.created_at).limit(MAX_FORGOTTEN)
         some = table.c.key.in_(oldest.with_for_update(skip_locked=True))
@@ -35,17 +36,15 @@ class IdempotencyKeys:
         self.record = update(table).where(table.c.key == bindparam("claimed")).values(answer=bindparam("answer"))
         self.recall = select(table).where(table.c.key == bindparam("key"))
 
-    def create_once(self, key: str, resource: str, statement: Any, values: Row, schema: Schema) -> tuple[Row, bool]:
+    def create_once(self, key: str, statement: Any, values: Row, schema: Schema) -> tuple[Row, bool]:
         """Create a row and record the answer under the key, in one transaction; or return the answer recorded there.
 
-        resource: the name of the row's table. schema: dumps the row.
-
-        Returns the `content` of the response and the `version` of the row, and whether an earlier request recorded
-        them. Aborts with 422 if the key had other values.
+        schema: dumps the row. Returns the `content` of the response and the `version` of the row, and whether an
+        earlier request recorded them. Aborts with 422 if the key had other values.
         """
         fingerprint = hashlib.sha256(orjson.dumps(values, default=str)).hexdigest()
         now = int(time.time())
-        claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": resource}
+        claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": self.resource}
         with transaction() as connection:
             connection.execute(self.forget, {"before": now - KEY_LIFETIME, "key": key})
             if fetch(connection, self.claim, claim):
@@ -59,6 +58,6 @@ class IdempotencyKeys:
             # It expired in between, by the clock of another host.
             raise ServiceUnavailable(retry_after=1)
         [recorded] = found
-        if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, resource):
+        if (recorded["fingerprint"], recorded["resource"]) != (fingerprint, self.resource):
             abort(422, [error("value_error", "was used with another body") | {"loc": ["header", "idempotency-key"]}])
         return recorded["answer"], True

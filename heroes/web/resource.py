@@ -58,7 +58,7 @@ class Resource:
         # Not every field is a column; `attribute` may name another one.
         names = {"id", "version", *(field.attribute or name for name, field in self.public.dump_fields.items())}
         self.columns = [column for column in self.table.c if column.name in names]
-        self.keys = IdempotencyKeys(cast(Table, keys.__table__))
+        self.keys = IdempotencyKeys(cast(Table, keys.__table__), self.table.name)
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
         if not self.table.dialect_options["sqlite"]["autoincrement"]:
             raise TypeError(f"{model.__name__} needs sqlite_autoincrement")
@@ -160,9 +160,7 @@ class Resource:
         # A replay shows what the view showed first.
         view = g.get("operation") or operation()
         schema = view.response or self.public
-        answer, replayed = self.keys.create_once(
-            idempotency_key, self.table.name, self.insert_statement, values, schema
-        )
+        answer, replayed = self.keys.create_once(idempotency_key, self.insert_statement, values, schema)
         _, headers = self.with_etag(answer)
         replay = {"Idempotent-Replayed": "true"} if replayed else {}
         return json_response(answer["content"], view.status, headers | replay)
