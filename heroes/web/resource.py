@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from functools import cache
-from operator import ge, le
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -77,8 +76,7 @@ class Resource:
         if name == "after":
             return columns.id > value
         bound, _, column = name.partition("_")
-        compare = {"min": ge, "max": le}[bound]
-        return cast(ColumnElement[bool], compare(columns[column], value))
+        return {"min": columns[column] >= value, "max": columns[column] <= value}[bound]
 
     def order(self, sort: str, filters: frozenset[str]) -> list[ColumnElement[Any]]:
         """Return the ORDER BY of a sort: ties by id, NULLs last."""
