@@ -14,7 +14,6 @@ from heroes.operations.middleware import wrap_wsgi_app
 
 # Open whatever API_TOKENS_PROTECT says: they show no data, and a token can only be entered on an open page.
 OPEN_BLUEPRINTS = frozenset({"health", "docs"})
-OPEN_ENDPOINTS = frozenset({None, "static"})
 # What a script of another origin may read beyond the body.
 EXPOSED = ["ETag", "Idempotent-Replayed", "Link", "Preference-Applied", "Retry-After", "X-Request-ID", "X-Total-Count"]
 MAX_ECHO = 1000  # bytes of Access-Control-Allow-Headers, which repeats what the client sent
@@ -23,7 +22,7 @@ MAX_ECHO = 1000  # bytes of Access-Control-Allow-Headers, which repeats what the
 def authenticate() -> None:
     """Raise Unauthorized if the request needs a token and has no known one."""
     config = current_app.config
-    is_open = request.blueprint in OPEN_BLUEPRINTS or request.endpoint in OPEN_ENDPOINTS
+    is_open = request.blueprint in OPEN_BLUEPRINTS or request.endpoint in (None, "static")
     if is_open or request.method in TOKENLESS_METHODS[config["API_TOKENS_PROTECT"]]:
         return
     # Werkzeug's parser fails on a password that is not ASCII.

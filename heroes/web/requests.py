@@ -16,7 +16,6 @@ from heroes.web.fields import error, invalid
 
 UNREADABLE = "There was an error parsing the body"
 GRANIAN = "Granian"
-HTTP_1_0 = {"HTTP/1.0", "HTTP/1"}  # Granian calls it HTTP/1
 # Bytes that are read before a chunked body is refused: some clients send all of it before they read the response.
 DRAIN = 8 * 1024 * 1024
 DRAIN_SECONDS = 1  # on Granian, where a million chunks of one byte take many seconds
@@ -74,8 +73,8 @@ def check_request() -> None:
         # Granian gives "" for a missing Host, and joins two by a comma.
         host = None
     match = HOST.fullmatch(host or "")
-    # Only HTTP/1.0 allows it to be missing (RFC 9112, 3.2).
-    if match is None or (host is None and environ.get("SERVER_PROTOCOL") not in HTTP_1_0):
+    # Only HTTP/1.0, which Granian calls HTTP/1, allows it to be missing (RFC 9112, 3.2).
+    if match is None or (host is None and environ.get("SERVER_PROTOCOL") not in ("HTTP/1.0", "HTTP/1")):
         raise BadRequest
     if (allowed := current_app.config["ALLOWED_HOSTS"]) is not None:
         name, names = match["name"].lower(), [each.lower() for each in allowed]
