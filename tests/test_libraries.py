@@ -307,6 +307,14 @@ def test_a_view_without_an_operation_reads_its_body_itself(app: Flask) -> None:
     assert client.post(f"/limited/{large}", data=" " * large).status_code == 200
 
 
+def test_a_keyed_post_needs_no_operation(app: Flask) -> None:
+    resource = Resource(Hero, HeroPublic, keys=IdempotencyKey)
+    app.add_url_rule("/keyed", view_func=lambda: resource.create(dict(HERO), "key"), methods=["POST"])
+
+    first, again = (app.test_client().post("/keyed") for _ in range(2))
+    assert (first.json, again.json, again.headers["Idempotent-Replayed"]) == (public(), public(), "true")
+
+
 class Lengths(flask.views.MethodView):
     """Views that answer with the length of the body."""
 
