@@ -90,6 +90,15 @@ def test_gauges_show_connections_and_requests_in_flight(client: FlaskClient, app
     assert found["http_requests_in_flight", "GET", "/metrics"] == 1
 
 
+@sqlite_only
+def test_connections_that_fail_are_not_in_use(client: FlaskClient, database_url: str) -> None:
+    assert client.get("/heroes/").status_code == 200
+    Path(database_url.removeprefix("sqlite:///")).unlink()
+
+    assert [client.get("/heroes/").status_code for _ in range(3)] == [503, 503, 503]
+    assert samples(client.get("/metrics").text)["db_connections_in_use",] == 0
+
+
 def test_build_info_has_the_versions(client: FlaskClient) -> None:
     python = ".".join(map(str, sys.version_info[:3]))
 

@@ -61,8 +61,9 @@ def init_app(app: Flask) -> None:
     announce()
     os.register_at_fork(after_in_child=announce)
     with app.app_context():
-        event.listen(db.engine, "checkout", lambda *_: in_use.inc())
-        event.listen(db.engine, "checkin", lambda *_: in_use.dec())
+        # A checkout that fails because the database can't be reached ends with a checkin, too.
+        event.listen(db.engine, "checkout", lambda _, record, __: in_use.inc(record.record_info.setdefault("used", 1)))
+        event.listen(db.engine, "checkin", lambda _, record: in_use.dec(record.record_info.pop("used", 0)))
 
     @app.get("/metrics")
     def metrics() -> Response:
