@@ -178,10 +178,10 @@ def test_an_unexpected_error_is_one_traceback_with_the_id(
 
 def test_client_input_starts_no_log_line(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
     app = started(LOG_FORMAT="text")
-    app.logger.warning("%s", "\n2026-01-01 INFO forged\x1b[2J")
+    app.logger.warning("%s", "\n2026-01-01 INFO forged\x1b[2J\x852026-01-01 INFO forged\x9b2J")
 
     [line] = capsys.readouterr().err.splitlines()
-    assert "\\x0a2026-01-01 INFO forged\\x1b[2J" in line
+    assert "\\x0a2026-01-01 INFO forged\\x1b[2J\\x852026-01-01 INFO forged\\x9b2J" in line
 
 
 def test_lines_outside_requests_have_no_id(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import sys
 from contextvars import ContextVar
 from typing import Any
 
-CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 # The messages of gunicorn and Flask that quote what a client sent, up to the quotation.
 QUOTES = re.compile(r"Invalid request from ip=[0-9A-Fa-f.:%]*(?=: )|Error handling request|Exception on (?=/)")
 
