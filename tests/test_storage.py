@@ -230,6 +230,7 @@ def test_start_on_a_database_of_another_program_is_a_config_error(tmp_path: Path
         ("prepare_threshold=-1", "Not a valid URL."),
         ("sslmode", "Not a valid URL."),
         ("prepare_threshold=", "Not a valid URL."),
+        ("connect_timeout=2s", "Not a valid URL."),
     ],
 )
 def test_invalid_url_parameter_is_one_line(query: str, message: str) -> None:

@@ -50,6 +50,7 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], bool]:
     own = dict(OWN_PARAMETERS.findall(text))
     arguments = DEFAULTS | conninfo_to_dict("postgresql://" + OWN_PARAMETERS.sub("", text).split("://", 1)[1])
     pgbouncer = {"true": True, "false": False}[own.get("pgbouncer", "false")]
+    int(float(arguments["connect_timeout"]))  # as psycopg reads it: its own error would be that of every request
     # 0 means never, as in JDBC's parameter prepareThreshold. psycopg would prepare at once, and never if it is None.
     arguments["prepare_threshold"] = int(own.get("prepare_threshold", "0")) or None
     if pgbouncer and arguments["prepare_threshold"]:
