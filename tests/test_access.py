@@ -333,7 +333,7 @@ def test_gunicorn_serves_nothing_outside_script_name(serve: Callable[..., Server
     listed = client.send("GET", "/api/heroes/")
     assert (listed.body, listed.headers["X-Request-ID"] == "of-the-environment") == (b"[]", False)
     assert client.send("GET", "/api").headers["Location"] == "/api/docs"
-    for path in ("/", "/heroes/", "/apiheroes/", "/API/heroes/", "/sentinel", "/%61pi/heroes/"):
+    for path in ("/", "/?#", "/heroes/", "/apiheroes/", "/apiheroes?#", "/API/heroes/", "/sentinel", "/%61pi/heroes/"):
         response = client.send("GET", path)
         assert (response.status, response.body) == (404, b'{"detail":"Not Found"}'), path
     assert "sentinel" not in server.log.read_text()
