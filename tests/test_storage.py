@@ -420,6 +420,13 @@ def test_the_wal_reset_bug_is_known_by_version(version: tuple[int, int, int], bu
     assert has_wal_reset_bug(version) is buggy
 
 
+def test_a_sqlite_without_returning_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+
+    with pytest.raises(ConfigError, match="^DATABASE_URL: Needs SQLite 3.35 or newer.$"):
+        create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"})
+
+
 def test_session_uses_one_connection(app: Flask, query: Query) -> None:
     with app.app_context():
         db.session.add(Hero(**HERO))

@@ -9,6 +9,8 @@ from urllib.parse import quote, unquote, urlsplit
 from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
 from sqlalchemy.exc import DisconnectionError, OperationalError
 
+from heroes.config import ConfigError
+
 REMOVED = "the database file or its -wal file was removed or replaced; restart the service"
 # The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
 FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
@@ -17,8 +19,10 @@ FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
 def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | None]:
     """Return the URL, the engine options and the path of a sqlite:// URL; the path is None for a database in memory.
 
-    A path is relative to the working directory, as in the tutorial. Raises ValueError and ArgumentError.
+    A path is relative to the working directory, as in the tutorial. Raises ValueError, ArgumentError and ConfigError.
     """
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise ConfigError("DATABASE_URL: Needs SQLite 3.35 or newer.")  # for RETURNING: every write would be a 503
     url = make_url(text)
     arguments = {"timeout": timeout, "check_same_thread": False}
     # Raises for a host, and for a value of the wrong type. SQLite itself takes other query keys, in a file: URI.
