@@ -35,6 +35,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 400),
         (b"TRACE /heroes/ HTTP/1.1\r\nHost: h\r\n\r\n", 405),
         (b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+        (b"GET /heroes/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"GET /heroes/ HTTP/9.1\r\nHost: h\r\n\r\n", 505),
         (b"GET /.nginx/400 HTTP/1.1\r\nHost: h\r\n\r\n", 404),
     ],
