@@ -15,6 +15,7 @@ from heroes import __version__, create_app
 from heroes.config import ConfigError
 from heroes.extensions import db
 from tests.client import Response, exchange
+from tests.commands import run_flask
 from tests.constants import HERO, Query, sqlite_only
 from tests.servers import Server, free_port, launch, measured, serving, wait_until
 
@@ -226,6 +227,15 @@ def test_with_preload_each_worker_counts_its_connections(serve: Callable[..., Se
     metrics = server.client(keep_alive=False).send("GET", "/metrics")
     assert (metrics.status, metrics.headers["Retry-After"]) == (503, "1")
     assert server.stop() == 0
+
+
+def test_a_command_leaves_no_gauges(sqlite_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    environment = {"METRICS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+
+    assert run_flask(sqlite_url, "heroes", "export", "--format=csv", "-", env=environment).returncode == 0
+    assert list(folder.glob("gauge_*")) == []
 
 
 @sqlite_only

@@ -1,5 +1,6 @@
 """/metrics for Prometheus, if METRICS is on."""
 
+import atexit
 import os
 import platform
 import struct
@@ -22,7 +23,7 @@ def init_app(app: Flask) -> None:
         return
     try:
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-        from prometheus_client.multiprocess import MultiProcessCollector
+        from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
     except ModuleNotFoundError:
         raise ConfigError("METRICS: Needs pip install '.[metrics]'") from None
 
@@ -60,6 +61,9 @@ def init_app(app: Flask) -> None:
 
     announce()
     os.register_at_fork(after_in_child=announce)
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        # A command creates the app, too. Its gauges would stay among those of the workers.
+        atexit.register(lambda: mark_process_dead(os.getpid(), folder))
     with app.app_context():
         # A checkout that fails because the database can't be reached ends with a checkin, too.
         event.listen(db.engine, "checkout", lambda _, record, __: in_use.inc(record.record_info.setdefault("used", 1)))
