@@ -18,7 +18,7 @@ from heroes.config import from_environment
 from heroes.operations.gunicorn_logger import Logger
 from heroes.operations.logs import logging_config
 from tests.client import exchange
-from tests.constants import sqlite_only
+from tests.constants import ROOT, sqlite_only
 from tests.servers import Server
 
 MADE = re.compile(r"[0-9a-f]{32}")
@@ -78,6 +78,8 @@ def test_one_json_line_per_request(
     out, err = capsys.readouterr()
     [line] = out.splitlines()
     record = json.loads(line)
+    [example] = re.findall(r"```json\n(.*)\n```", (ROOT / "docs" / "operations" / "README.md").read_text())
+    assert list(record) == list(json.loads(example))
     assert record.pop("time").endswith("+00:00")
     assert 0 < record.pop("duration_ms") < 5000
     assert record.pop("process") == os.getpid()

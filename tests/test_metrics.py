@@ -1,5 +1,6 @@
 """/metrics: requests, durations and connections in use, over several workers and after they have been replaced."""
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from heroes.config import ConfigError
 from heroes.extensions import db
 from tests.client import Response, exchange
 from tests.commands import run_flask
-from tests.constants import HERO, Query, sqlite_only
+from tests.constants import HERO, ROOT, Query, sqlite_only
 from tests.servers import Server, free_port, launch, measured, serving, wait_until
 
 SECRET = HERO | {"secret_name": "Sentinel"}
@@ -104,6 +105,21 @@ def test_build_info_has_the_versions(client: FlaskClient) -> None:
     python = ".".join(map(str, sys.version_info[:3]))
 
     assert samples(client.get("/metrics").text)["heroes_build_info", python, __version__] == 1
+
+
+def test_operations_page_lists_every_metric(client: FlaskClient) -> None:
+    page = (ROOT / "docs" / "operations" / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
+
+    client.get("/health/live")
+    found = {
+        (family.name + ("_total" if family.type == "counter" else ""), family.type): set(family.samples[0].labels)
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        if not family.name.endswith("_created")  # only without PROMETHEUS_MULTIPROC_DIR
+    }
+    assert {(name, kind): set(re.findall(r"\w+", labels)) for name, kind, labels in rows} == {
+        key: labels - {"le"} for key, labels in found.items()
+    }
 
 
 def test_requests_that_fail_leave_nothing_in_flight(client: FlaskClient, app: Flask) -> None:

@@ -29,13 +29,13 @@ def init_app(app: Flask) -> None:
 
     own = CollectorRegistry()
     labels = ("method", "route", "status")
-    requests = Counter("http_requests", "Requests answered.", labels, registry=own)
-    seconds = Histogram("http_request_duration_seconds", "Time to answer.", labels, registry=own, buckets=BUCKETS)
+    requests = Counter("http_requests", "Responses.", labels, registry=own)
+    seconds = Histogram("http_request_duration_seconds", "Time to the response.", labels, registry=own, buckets=BUCKETS)
     gauge = partial(Gauge, registry=own, multiprocess_mode="livesum")
-    in_flight = gauge("http_requests_in_flight", "Requests being answered.", labels[:2])
-    in_use = gauge("db_connections_in_use", "Connections in use.")
-    pool = gauge("db_connections_max", "Connections that may be in use.")
-    build = gauge("heroes_build_info", "1.", ("version", "python"), multiprocess_mode="livemax")
+    in_flight = gauge("http_requests_in_flight", "Requests in progress.", labels[:2])
+    in_use = gauge("db_connections_in_use", "Database connections in use.")
+    pool = gauge("db_connections_max", "Database connections that may be in use.")
+    build = gauge("heroes_build_info", "Versions.", ("version", "python"), multiprocess_mode="livemax")
 
     @app.before_request
     def begin() -> None:
