@@ -37,6 +37,7 @@ def drop_our_columns(database: Path) -> None:
     with closing(sqlite3.connect(database)) as connection:
         for [name] in connection.execute("SELECT name FROM pragma_table_info('hero')").fetchall():
             if name not in ("id", "name", "age", "secret_name"):
+                connection.execute(f"DROP INDEX IF EXISTS ix_hero_{name}")
                 connection.execute(f"ALTER TABLE hero DROP COLUMN {name}")
 
 
