@@ -86,7 +86,7 @@ class Settings(Schema):
         data_key="TRUSTED_HOSTS",
     )
     PROXY_HOPS = Integer(
-        **env(0, "proxies in front whose X-Forwarded-For, -Proto, -Host and -Prefix are believed", Range(0))
+        **env(0, "proxies in front whose X-Forwarded-For, -Proto, -Host and -Prefix are trusted", Range(0))
     )
     ACCESS_LOG = Boolean(**env(True, "`off` drops the one line per request"))
     LOG_FORMAT = Word(**env("json", "format of all log lines: `json` or `text`", OneOf(("json", "text"))))
