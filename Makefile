@@ -16,7 +16,7 @@ run: $(VENV)/run-$(SERVER)  ## the service on http://127.0.0.1:8000; PORT=9000, 
 	@$(RUN_$(SERVER))
 
 RUN_gunicorn = exec $(BIN)/gunicorn wsgi:app
-# First the settings: with one that can't be used, Granian starts workers for ever.
+# First the settings: with one that can't be used, Granian starts workers forever.
 RUN_granian = $(BIN)/python -c "import wsgi" && exec $(BIN)/granian --interface wsgi --http 1 --no-ws \
 	--host 127.0.0.1 --port $${PORT:-8000} --workers $${WEB_CONCURRENCY:-1} --blocking-threads $${GUNICORN_THREADS:-3} \
 	--respawn-failed-workers --workers-kill-timeout 30 wsgi:app

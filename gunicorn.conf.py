@@ -35,7 +35,7 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 http_parser = "python"
 control_socket_disable = True
 limit_request_line = 8190  # bytes: an integer of 4,300 digits, the longest that is read, fits in a query
-permit_unconventional_http_method = True  # the app answers 405, with the allowed methods
+permit_unconventional_http_method = True  # the app responds with 405 and the allowed methods
 logconfig_dict = app_logs["logging_config"](settings["LOG_LEVEL"], settings["LOG_FORMAT"])
 logger_class = runpy.run_path(f"{package}/operations/gunicorn_logger.py")["Logger"]
 # PROXY_HOPS alone decides which headers of a proxy are trusted. gunicorn trusts none of them.
@@ -46,7 +46,7 @@ forwarder_headers = ""
 def pre_request(worker: Any, req: Any) -> None:
     """Close the connection after a body that the app may not read to its end. (The default logs the request's path.)
 
-    A path outside SCRIPT_NAME is replaced by one that the app answers with 404: gunicorn's own 500 would quote it.
+    A path outside SCRIPT_NAME is replaced by one for which the app returns 404: gunicorn's own 500 would quote it.
     """
     prefix = settings["SCRIPT_NAME"] or ""
     if not f"{req.path}/".startswith(f"{prefix}/"):

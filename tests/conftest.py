@@ -28,8 +28,7 @@ pytest_plugins = "pytester"
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server on which databases may be made: TEST_DATABASE_URL's, else one of our own, shared
-    by the processes of one test run."""
+    """The URL of a PostgreSQL server: TEST_DATABASE_URL, or a server that the processes of one test run share."""
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return

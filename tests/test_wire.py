@@ -24,7 +24,7 @@ TYPE = b"Content-Type: application/json"
 CHUNKED = b"Transfer-Encoding: chunked"
 LENGTH = b"Content-Length: %d" % len(HERO)
 WHOLE = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HERO), HERO)
-PATIENCE = 20  # seconds for an answer
+TIMEOUT = 20  # seconds
 
 pytestmark = on_gunicorn
 
@@ -253,7 +253,7 @@ def test_malformed_input_is_rejected_and_stores_nothing(case: str, target: Targe
     request, status, by = CASES[case]
     if target.name == "granian":
         status, by = GRANIAN.get(case, (status, by))
-    response = exchange(target.connection.port, request, end=case in CUT, timeout=PATIENCE)
+    response = exchange(target.connection.port, request, end=case in CUT, timeout=TIMEOUT)
 
     assert response.status == status
     assert ("X-Request-ID" in response.headers) is (by is APP)
@@ -267,7 +267,7 @@ def test_malformed_input_is_rejected_and_stores_nothing(case: str, target: Targe
 
 
 def test_client_that_streams_before_it_reads_gets_the_response(target: Target) -> None:
-    with closing(http.client.HTTPConnection("127.0.0.1", target.connection.port, PATIENCE)) as client:
+    with closing(http.client.HTTPConnection("127.0.0.1", target.connection.port, TIMEOUT)) as client:
         client.request("POST", "/heroes/", iter([b" " * 100_000] * 30), encode_chunked=True)
         response = client.getresponse()
 

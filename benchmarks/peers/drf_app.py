@@ -66,7 +66,7 @@ class Page(pagination.LimitOffsetPagination):
     max_limit = 100
 
     def get_count(self, queryset: Any) -> int:
-        """A bare list shows no total, so the table isn't counted for one."""
+        """Return a number without counting the table: a bare list shows no total."""
         return 2**63 - 1
 
     def get_paginated_response(self, data: Any) -> Response:

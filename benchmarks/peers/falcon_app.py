@@ -29,7 +29,7 @@ class Hero(Base):
 
 
 def get_hero(session: Session, hero_id: int) -> Hero:
-    """Raises HTTPNotFound when there is none."""
+    """Return a hero. Raises HTTPNotFound."""
     hero = session.get(Hero, hero_id)
     if hero is None:
         raise falcon.HTTPNotFound(title="Hero not found")

@@ -17,7 +17,7 @@ local = threading.local()
 
 
 def execute(statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """The rows of one statement, which is committed when this returns. One connection a thread."""
+    """Execute one statement, commit, and return its rows. Each thread has a connection."""
     if not hasattr(local, "connection"):
         local.connection = sqlite3.connect(FILE, isolation_level=None)
         local.connection.execute("PRAGMA synchronous=FULL")
@@ -34,7 +34,7 @@ def body(environ: dict[str, Any]) -> Any:
 
 
 def answer(environ: dict[str, Any]) -> Any:
-    """What is sent as JSON; None when there is no such hero."""
+    """Return what is sent as JSON, or None if the hero does not exist."""
     method, hero_id = environ["REQUEST_METHOD"], environ["PATH_INFO"][len("/heroes/") :]
     if not hero_id:
         if method == "POST":

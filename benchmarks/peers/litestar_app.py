@@ -44,7 +44,7 @@ class HeroUpdate(SQLAlchemyDTO[Hero]):
 
 
 async def get_hero(db_session: AsyncSession, hero_id: int) -> Hero:
-    """Raises NotFoundException when there is none."""
+    """Return a hero. Raises NotFoundException."""
     hero = await db_session.get(Hero, hero_id)
     if hero is None:
         raise NotFoundException("Hero not found")

@@ -1,4 +1,4 @@
-"""Takes the README's picture of /docs again: `make screenshots`."""
+"""Take the README's picture of /docs again: `make screenshots`."""
 
 import shutil
 import sys

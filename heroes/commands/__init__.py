@@ -182,8 +182,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
     @group.command("export")
     @file_argument
     @format_option
-    @click.option("--with-secrets", is_flag=True, help="Include what no response shows; an import needs it.")
-    @click.option("--escape-formulas", is_flag=True, help="CSV only: defuse formulas by a leading apostrophe.")
+    @click.option("--with-secrets", is_flag=True, help="Include fields that no response has; an import needs them.")
+    @click.option("--escape-formulas", is_flag=True, help="CSV only: put an apostrophe before formulas.")
     def export_rows(file: str, form: str | None, with_secrets: bool, escape_formulas: bool) -> None:
         """Export all rows to FILE, CSV or NDJSON; - is the standard output.
 
@@ -215,7 +215,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
     @group.command("backup")
     @click.argument("file", type=click.Path(dir_okay=False))
     def backup(file: str) -> None:
-        """Copy the SQLite database to FILE, as it is at this moment, while it is in use.
+        """Copy the SQLite database to FILE, while it is in use.
 
         FILE is replaced at the end, or left as it was. To restore it: stop the service, delete database.db-wal and
         database.db-shm if they exist, and copy FILE to database.db.

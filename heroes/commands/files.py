@@ -165,7 +165,7 @@ def dump_rows(fields: Fields, rows: Iterable[Sequence[Any]]) -> Iterator[Sequenc
 
 
 def write_rows(file: IO[str], form: str, fields: Fields, rows: Iterable[Sequence[Any]], escape: bool) -> None:
-    """Write rows as objects, or as CSV below a header. escape: defuse formulas in CSV."""
+    """Write rows as objects, or as CSV below a header. escape: escape formulas in CSV."""
     rows = dump_rows(fields, rows)
     if form == "csv":
         writer = csv.writer(file)

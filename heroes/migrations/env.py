@@ -30,7 +30,7 @@ LAST_ID = "INSERT INTO sqlite_sequence SELECT ?, seq FROM sqlite_sequence WHERE 
 
 
 def keep_autoincrement(table: Table, connection: Connection, **_: Any) -> None:
-    """Give Alembic's copy of a table AUTOINCREMENT and the last id that was given out, if the table has them."""
+    """Give Alembic's copy of a table AUTOINCREMENT and the last id, if the table has them."""
     name = table.name.removeprefix("_alembic_tmp_")
     if name != table.name and connection.exec_driver_sql(AUTOINCREMENT, (name,)).all():
         table.dialect_options["sqlite"]["autoincrement"] = True

@@ -12,13 +12,13 @@ blueprint = Blueprint("health", __name__, url_prefix="/health")
 
 @blueprint.get("/live")
 def live() -> dict[str, str]:
-    """Answer without asking the database."""
+    """Return 200 without using the database."""
     return {"status": "ok"}
 
 
 @blueprint.get("/ready")
 def ready() -> tuple[dict[str, str], int]:
-    """Answer 200 if the database answers and has the schema, else 503 with a reason."""
+    """Return 200 if the database responds and has the schema, else 503 with a reason."""
     try:
         connection = db.session.connection()
         check_files(connection)

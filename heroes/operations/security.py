@@ -20,7 +20,7 @@ MAX_ECHO = 1000  # bytes of Access-Control-Allow-Headers, which repeats what the
 
 
 def authenticate() -> None:
-    """Raise Unauthorized if the request needs a token and has no known one."""
+    """Raise Unauthorized if the request needs a token and has no valid one."""
     config = current_app.config
     is_open = request.blueprint in OPEN_BLUEPRINTS or request.endpoint in (None, "static")
     if is_open or request.method in TOKENLESS_METHODS[config["API_TOKENS_PROTECT"]]:

@@ -18,9 +18,9 @@ def random_version() -> int:
 
 
 class ResourceMixin:
-    """The columns of a resource: an id that is never given out twice, and a version for its ETag."""
+    """The columns of a resource: an id that is never reused, and a version for its ETag."""
 
-    # Without AUTOINCREMENT SQLite gives out the highest id again after its row is deleted.
+    # Without AUTOINCREMENT SQLite reuses the highest id after its row is deleted.
     __table_args__: Any = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(Int64, primary_key=True, sort_order=-1)

@@ -43,7 +43,7 @@ def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
 
 
 def handle_http_exception(error: exceptions.HTTPException) -> Any:
-    """Answer with the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
+    """Return the error's detail and headers (Allow, Retry-After, WWW-Authenticate)."""
     if error.response is not None:
         return error.response  # it was passed to abort()
     detail = error.name if error.description in NO_DETAIL else error.description

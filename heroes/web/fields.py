@@ -112,7 +112,7 @@ class Integer(fields.Field[Any]):
 
 
 class Id(Integer):
-    """An id in a path. One that the column can't hold is valid; it is loaded as None, which is no row's."""
+    """An id in a path. One that the column can't hold is valid; it is loaded as None, which matches no row."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(ge=None, le=None, **kwargs)

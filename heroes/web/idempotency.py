@@ -37,7 +37,7 @@ class IdempotencyKeys:
         self.recall = select(table).where(table.c.key == bindparam("key"))
 
     def create_once(self, key: str, statement: Any, values: Row, schema: Schema) -> tuple[Row, bool]:
-        """Create a row and record the answer under the key, in one transaction; or return the answer recorded there.
+        """Create a row and record the response under the key, in one transaction; or return the recorded one.
 
         schema: dumps the row. Returns the `content` of the response and the `version` of the row, and whether an
         earlier request recorded them. Aborts with 422 if the key had other values.

@@ -22,7 +22,7 @@ def instance(schema: SchemaLike) -> Schema | None:
 
 
 class operation:
-    """Validate the parts of a request, call the view with them, and answer with what it returns, as JSON.
+    """Validate the parts of a request, call the view with them, and return its result as JSON.
 
     The view gets the loaded query or body as a positional argument, and what is in the path and the headers by name. It
     returns a Response, or content, which may be in a tuple with headers, as in Flask. The schema `response` dumps the
@@ -85,8 +85,8 @@ class operation:
                 return result
             if dump:
                 content = dump(content)
-            answer = json_response(content, self.status)
-            return (answer, *rest) if rest else answer
+            response = json_response(content, self.status)
+            return (response, *rest) if rest else response
 
         operate.operation = self  # type: ignore[attr-defined]
         return operate

@@ -126,7 +126,7 @@ def init_app(app: Flask) -> None:
 
 def match_without_slash(app: Flask) -> None:
     """Register each rule that ends with a slash also without the slash, after all rules are registered."""
-    # Werkzeug's `strict_slashes=False` matches such a path as well, but answers a wrong method with 404 instead of 405.
+    # Werkzeug's `strict_slashes=False` matches such a path as well, but a wrong method is then a 404 instead of a 405.
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
             same: dict[str, Any] = {"defaults": rule.defaults, "redirect_to": rule.redirect_to}

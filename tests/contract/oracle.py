@@ -1,6 +1,6 @@
-"""The tutorial's app, the system that heroes answers like: `uvicorn --app-dir tests/contract oracle:app`.
+"""The tutorial's app, whose responses are the expected ones: `uvicorn --app-dir tests/contract oracle:app`.
 
-It runs in an environment of its own (oracle-requirements.txt). SEED_DB names its SQLite file; DATABASE_URL, where it is
+It runs in an environment of its own (oracle-requirements.txt). SEED_DB names its SQLite file. DATABASE_URL, if it is
 set, is the complete URL of another database.
 """
 
@@ -44,13 +44,13 @@ class HeroUpdate(HeroBase):
 
 
 def open_session() -> Iterator[Session]:
-    """A session that lasts as long as its request."""
+    """Yield a session that lasts as long as its request."""
     with Session(engine) as session:
         yield session
 
 
 def saved(session: Session, hero: Hero) -> Hero:
-    """The hero as the database has it after a commit."""
+    """Commit a hero, and return it as the database has it."""
     session.add(hero)
     session.commit()
     session.refresh(hero)
@@ -58,7 +58,7 @@ def saved(session: Session, hero: Hero) -> Hero:
 
 
 def found(session: Session, hero_id: int) -> Hero:
-    """The hero of an id. Raises HTTPException 404."""
+    """Return the hero of an id. Raises HTTPException 404."""
     if hero := session.get(Hero, hero_id):
         return hero
     raise HTTPException(404, "Hero not found")
@@ -66,7 +66,7 @@ def found(session: Session, hero_id: int) -> Hero:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Makes the table where it is missing."""
+    """Create the table if it is missing."""
     SQLModel.metadata.create_all(engine)
     yield
 
@@ -85,7 +85,7 @@ def read_heroes(session: DB, offset: int = 0, limit: Annotated[int, Query(le=100
     return session.exec(select(Hero).offset(offset).limit(limit)).all()
 
 
-# The hero is looked up in the body of each operation: as a dependency, a missing hero would answer before a bad body.
+# Each operation looks the hero up itself: as a dependency, a missing hero would be reported before a bad body.
 @app.get("/heroes/{hero_id}", response_model=HeroPublic)
 def read_hero(hero_id: int, session: DB) -> Hero:
     return found(session, hero_id)

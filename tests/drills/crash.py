@@ -188,7 +188,7 @@ def drill(name: str, url: str, postgres: Cluster | None, folder: Path, kills: in
         problems.append(f"integrity_check: {state}")
     total = sum((keeper.counts for keeper in keepers), Counter())
     if not total["acknowledged"]:
-        problems.append("no request was answered")
+        problems.append("no request got a response")
     figures = (
         f"{name}: {kills} workers and the server killed under {CLIENTS} clients, {total['acknowledged']} responses, "
         f"{total['unanswered']} requests without one, {total['replayed']} responses replayed, {len(rows)} heroes stored"

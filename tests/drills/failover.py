@@ -76,6 +76,6 @@ def run(folder: Path, quick: bool) -> Iterator[Report]:
         problems.append(f"responses other than 503: {dict(refused)}")
     figures = (
         f"{len(acknowledged)} writes acknowledged before and after the primary was killed, "
-        f"with a gap of {gap:.2f} s, {refused[503]} answered 503 and {refused[None]} unanswered"
+        f"with a gap of {gap:.2f} s, {refused[503]} requests with 503 and {refused[None]} without a response"
     )
     yield figures, problems

@@ -225,7 +225,7 @@ def wrong_probes(probes: list[Probe], start: float, end: float) -> list[str]:
     for asked, answered, status in probes:
         when = f"/health/ready at {asked - start:+.1f} s in a gap of {end - start:.1f} s"
         if status is None:
-            problems.append(f"{when}: no answer in {answered - asked:.1f} s")
+            problems.append(f"{when}: no response in {answered - asked:.1f} s")
         elif status == 503 and (answered < start or asked > end + 1):
             problems.append(f"{when}: 503")
         elif status == 200 and start + 1 < asked and answered < end - 1:

@@ -52,7 +52,7 @@ def stale(writing: Client, reading: Client, standby: Cluster) -> list[str]:
         elif (
             response := writing.send("PATCH", path, {"age": 18}, If_Match=old.headers["ETag"])
         ) and response.status != 412:
-            problems.append(f"a change with an old ETag was answered {response.status}")
+            problems.append(f"a change with an old ETag got {response.status}")
         connection.execute("SELECT pg_wal_replay_resume()")
     return problems
 
@@ -67,11 +67,9 @@ def refused(reading: Client) -> tuple[str, list[str]]:
     ]
     outcomes = {(response.status, response.json["detail"]) if response else (None, "") for response in responses}
     problems = [
-        f"a write is answered {status} {detail}"
-        for status, detail in outcomes
-        if status != 503 or "read-only" not in detail
+        f"a write got {status} {detail}" for status, detail in outcomes if status != 503 or "read-only" not in detail
     ]
-    return f"writes are answered {' and '.join(f'{status} {detail}' for status, detail in outcomes)}", problems
+    return f"writes get {' and '.join(f'{status} {detail}' for status, detail in outcomes)}", problems
 
 
 def run(folder: Path, quick: bool) -> Iterator[Report]:

@@ -128,5 +128,5 @@ def summary(writers: list[Writer], problems: list[str], limit: float = LIMIT) ->
         problems.append(f"responses other than 503: {unexpected}")
     return (
         f"{len(created)} heroes by {len(writers)} clients, a gap of {end - start:.2f} s, the slowest {slowest:.2f} s, "
-        f"{refused[503]} requests answered 503 and {refused[None]} unanswered"
+        f"{refused[503]} requests with 503 and {refused[None]} without a response"
     )

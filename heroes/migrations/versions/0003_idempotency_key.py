@@ -1,4 +1,4 @@
-"""The Idempotency-Keys of a day, each with the answer that it got first."""
+"""The Idempotency-Keys of a day, each with its first response."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The table that an Idempotency-Key was used for. Earlier releases had but one."""
+"""The table that an Idempotency-Key was used for. Earlier releases had only one."""
 
 import sqlalchemy as sa
 from alembic import context, op
