@@ -403,11 +403,11 @@ def test_a_rebuilt_table_keeps_its_rows_and_its_autoincrement(
 # Rows that refer to rows that do not exist. The tutorial's programs leave them: they don't turn foreign keys on.
 SIDEKICKS = "CREATE TABLE sidekick (id INTEGER PRIMARY KEY, other_id {}; INSERT INTO sidekick VALUES (1, 98), (2, 99)"
 ORPHANS = [
-    "CREATE TABLE team (id INTEGER PRIMARY KEY);"
-    "ALTER TABLE hero ADD COLUMN team_id INTEGER REFERENCES team (id);"
+    "CREATE TABLE squad (id INTEGER PRIMARY KEY);"
+    "ALTER TABLE hero ADD COLUMN squad_id INTEGER REFERENCES squad (id);"
     "ALTER TABLE hero ADD COLUMN rival_id INTEGER REFERENCES hero (id);"
-    "ALTER TABLE hero ADD COLUMN partner_id INTEGER REFERENCES team (id);"
-    "UPDATE hero SET team_id = 44, rival_id = 99, partner_id = id;",
+    "ALTER TABLE hero ADD COLUMN partner_id INTEGER REFERENCES squad (id);"
+    "UPDATE hero SET squad_id = 44, rival_id = 99, partner_id = id;",
     SIDEKICKS.format("REFERENCES hero (id))"),
     SIDEKICKS.format("REFERENCES hero (id)) WITHOUT ROWID"),
     SIDEKICKS.format("REFERENCES villain (id))"),
