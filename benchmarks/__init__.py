@@ -1,1 +1,1 @@
-"""Measures heroes beside its peers: `python -m benchmarks`. Nothing in heroes/ imports this package."""
+"""Measure heroes beside its peers: `python -m benchmarks`. Nothing in heroes/ imports this package."""

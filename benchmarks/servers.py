@@ -259,7 +259,7 @@ class Running:
         self.log.close()
 
     def wait(self) -> None:
-        """Wait until the server answers. Raises Refused, with the server's log, if it exits or takes too long."""
+        """Wait until the server responds. Raises Refused, with the server's log, if it exits or takes too long."""
         deadline = time.perf_counter() + START_SECONDS
         while time.perf_counter() < deadline and self.process.poll() is None:
             try:

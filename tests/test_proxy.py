@@ -54,7 +54,7 @@ def nginx(tmp_path: Path) -> Iterator[Start]:
 
 
 def answers(found: Load, count: int) -> None:
-    """Wait for so many more answers."""
+    """Wait for so many more responses."""
     before = len(found.seconds)
     wait_until(lambda: len(found.seconds) > before + count)
 

@@ -40,7 +40,7 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | 
             raise ValueError("a file has no host")
         name = unquote(parts.path)
     path = os.path.abspath(name)
-    # Not SQLite's default mode, which makes a new file where the database was removed.
+    # Not SQLite's default mode, which creates a new file if the database was removed.
     mode = "ro" if url.query.get("mode") == "ro" else "rw"
     url = url.set(database=f"file:{quote(path)}").update_query_dict({"mode": mode, "uri": "true"})
     return url, {"connect_args": arguments}, path
