@@ -47,7 +47,7 @@ def odd(exchange: Exchange) -> bool:
     return exchange.flow or exchange.race > 1 or not sent.isascii() or b"%" in sent
 
 
-# Targets that Granian rejects itself, or does not pass to the app: see docs/deploying.md.
+# Targets that Granian rejects itself, or does not pass to the app: see docs/granian.md.
 NOT_FOR_GRANIAN = re.compile(rb"[#\"{}|^`\\\\]|[^\x20-\x7e]")
 
 
