@@ -81,7 +81,7 @@ def test_the_document_adds_to_the_tutorials(openapi: dict[str, Any]) -> None:
     added = re.compile(
         r"/paths/.*/parameters(/\d+(/description|/schema/(minimum|maximum))?)?"
         r"|/paths/.*/responses/(304|400|404|412|413|503)"
-        r"|/components/schemas/(Error|ValidationError/properties/input/description)"
+        r"|/components/schemas/(HTTPError|ValidationError/properties/input/description)"
         r"|/components/schemas/Hero\w+/properties/\w+(/anyOf/0)?/(examples|type|maxLength|pattern|minimum|maximum)"
     )
     assert [path for path in more if not added.fullmatch(path)] == []

@@ -30,14 +30,14 @@ VALIDATION_ERROR = {
 }
 DETAIL = {"title": "Detail", "type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}}
 COMPONENTS: dict[str, dict[str, Any]] = {
-    "Error": {"properties": {"detail": {"type": "string"}}, "required": ["detail"]},
+    "HTTPError": {"properties": {"detail": {"type": "string"}}, "required": ["detail"]},
     "ValidationError": {"properties": VALIDATION_ERROR, "required": ["loc", "msg", "type"]},
     "HTTPValidationError": {"properties": {"detail": DETAIL}},
 }
 
 COMMON_ERRORS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
 TEXT = {"type": "string"}
-ERROR = json_content("Error")
+ERROR = json_content("HTTPError")
 CONTENT: dict[int, Any] = {304: {}, 422: json_content("HTTPValidationError")}
 NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authenticate": {"schema": TEXT}}} | ERROR
 
