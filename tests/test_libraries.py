@@ -358,6 +358,7 @@ def test_validators_and_variables_of_a_url_are_documented(app: Flask) -> None:
     class Body(own.BaseSchema):
         rank = own.Integer(allow_none=True, validate=validate.Range(min=1, max=10))
         code = own.String(max_length=9, validate=validate.Regexp("^[a-z]+$"))
+        kind = own.String(allow_none=True, validate=[validate.OneOf(["a", "b"]), validate.Length(min=1)])
 
     app.add_url_rule(
         "/req/<number>/<path:rest>",
@@ -371,6 +372,9 @@ def test_validators_and_variables_of_a_url_are_documented(app: Flask) -> None:
     described = {"type": "integer", "minimum": 1, "maximum": 10}
     assert properties["rank"] == {"title": "Rank", "anyOf": [described, {"type": "null"}]}
     assert properties["code"] == {"title": "Code", "type": "string", "maxLength": 9, "pattern": "^[a-z]+$"}
+    # Outside of `anyOf` a list of values would leave out null for some generated clients.
+    described = {"type": "string", "enum": ["a", "b"], "minLength": 1}
+    assert properties["kind"] == {"title": "Kind", "anyOf": [described, {"type": "null"}]}
     variables = document["paths"]["/req/{number}/{rest}"]["put"]["parameters"]
     assert [(each["in"], each["name"], each["required"]) for each in variables] == [
         ("path", "number", True),

@@ -41,6 +41,9 @@ ERROR = json_content("HTTPError")
 CONTENT: dict[int, Any] = {304: {}, 422: json_content("HTTPValidationError")}
 NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authenticate": {"schema": TEXT}}} | ERROR
 
+# Keywords that limit values of one type. Beside `anyOf`, some generated clients would apply them to null.
+CONSTRAINTS = ("enum", "format", "minimum", "maximum", "minLength", "maxLength", "pattern")
+
 # Swagger UI uses inline styles.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -65,8 +68,10 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
     elif field.max_length is not None:
         # Not \u0000, which PCRE and RE2 don't know.
         schema |= {"maxLength": field.max_length, "pattern": r"^[^\x00]*$"}
-    # What apispec made of the field's validators comes first.
-    schema |= {key: ret.pop(key) for key in schema.keys() & ret.keys()}
+    # What apispec made of the field's validators comes first. Its choices include null, which has its own schema.
+    schema |= {key: ret.pop(key) for key in CONSTRAINTS if key in ret}
+    if "enum" in schema:
+        schema["enum"] = [choice for choice in schema["enum"] if choice is not None]
     return title | ({"anyOf": [schema, {"type": "null"}]} if field.allow_none else schema)
 
 
