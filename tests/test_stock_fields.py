@@ -199,6 +199,13 @@ def test_document_does_not_let_a_client_fill_in_defaults(app: Flask, users: Flas
     assert not any("default" in each for each in schemas["UserUpdate"]["properties"].values())
 
 
+def test_decimal_is_documented_as_a_string(app: Flask, users: FlaskClient) -> None:
+    fee = document(app)["components"]["schemas"]["UserPublic"]["properties"]["fee"]
+
+    assert fee["type"] == ["string", "null"]
+    assert users.post("/users/", json=USER).get_json()["fee"] == "12.50"
+
+
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
 def test_import_stores_what_a_post_stores(
     users: FlaskClient, runner: FlaskCliRunner, query: Query, tmp_path: Path, form: str

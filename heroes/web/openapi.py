@@ -59,6 +59,9 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
     title = {"title": (field.name or "").replace("_", " ").title()} if isinstance(field.parent, Schema) else {}
     if field.allow_none or getattr(field.parent, "partial", None):
         ret.pop("default", None)
+    if isinstance(field, fields.Decimal):
+        # A string in JSON. apispec says that it is a number.
+        return title | {"type": ["string", "null"] if field.allow_none else "string"}
     if not isinstance(field, (Integer, String)):
         return title
     kind = ret.pop("type")
