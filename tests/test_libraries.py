@@ -383,6 +383,15 @@ def test_validators_and_variables_of_a_url_are_documented(app: Flask) -> None:
     assert client.put("/req/1/a/b", json={"rank": 1}).json == ["1", "a/b"]
 
 
+def test_no_content_is_documented_without_content(app: Flask) -> None:
+    app.add_url_rule("/gone", view_func=operation(status=204)(lambda: None), methods=["DELETE"])
+
+    client = app.test_client()
+    responses = client.get("/openapi.json").get_json()["paths"]["/gone"]["delete"]["responses"]
+    assert responses["204"] == {"description": "Successful Response"}
+    assert client.delete("/gone").data == b""
+
+
 def test_async_views_work(app: Flask) -> None:
     @app.get("/plain")
     async def plain() -> dict[str, bool]:

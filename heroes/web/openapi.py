@@ -38,7 +38,7 @@ COMPONENTS: dict[str, dict[str, Any]] = {
 COMMON_ERRORS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
 TEXT = {"type": "string"}
 ERROR = json_content("HTTPError")
-CONTENT: dict[int, Any] = {304: {}, 422: json_content("HTTPValidationError")}
+CONTENT: dict[int, Any] = {204: {}, 304: {}, 422: json_content("HTTPValidationError")}
 NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authenticate": {"schema": TEXT}}} | ERROR
 
 # Keywords that limit values of one type. Beside `anyOf`, some generated clients would apply them to null.
@@ -86,6 +86,7 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
     success = resolver.resolve_schema_dict(operation.response) if operation.response else {}
     if "items" in success:
         success["title"] = f"Response {name.replace('_', ' ').title()}"
+    content = CONTENT.get(operation.status, json_content(success))
     errors = COMMON_ERRORS | operation.errors
     if method == "get" and operation.headers and "if_none_match" in operation.headers.fields:
         errors[304] = "Not Modified"
@@ -99,7 +100,7 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
             *({"in": "path", "name": variable, "required": True, "schema": TEXT} for variable in variables),
             *({"in": place, "schema": schema} for place, schema in parts.items() if schema),
         ],
-        "responses": {operation.status: {"description": "Successful Response"} | json_content(success)},
+        "responses": {operation.status: {"description": "Successful Response"} | content},
     }
     for status, meaning in errors.items():
         described["responses"][status] = {"description": meaning} | CONTENT.get(status, ERROR)
