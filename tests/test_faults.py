@@ -247,6 +247,21 @@ def test_damaged_file_is_503(database_url: str, refused: Callable[..., None], cl
     refused("POST", "/heroes/", SECRET)
 
 
+@sqlite_only
+@pytest.mark.parametrize("operation", WRITES[1:], ids=["patch", "delete"])
+def test_damaged_index_is_503(database_url: str, refused: Callable[..., None], operation: Operation) -> None:
+    with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as connection:
+        connection.executescript("""
+            CREATE INDEX empty ON hero (name) WHERE name = '';
+            PRAGMA writable_schema = ON;
+            UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'empty')
+            WHERE name = 'ix_hero_name';
+            DELETE FROM sqlite_master WHERE name = 'empty';
+        """)
+
+    refused(*operation)
+
+
 @pytest.mark.parametrize("operation", [*WRITES, ("GET", "/heroes/", None)])
 def test_exhausted_pool_is_503(
     app: Flask, refused: Callable[..., None], unchanged: Callable[[], None], operation: Operation

@@ -18,7 +18,8 @@ from heroes.web.responses import json_response
 
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes. The database can't serve: it is read-only, lacks a
 # privilege, a table or a column (on SQLite these are OperationalErrors), or is damaged.
-CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "XX001", "XX002", "SQLITE_CORRUPT", "SQLITE_NOTADB"}
+CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "XX001", "XX002", "SQLITE_NOTADB"}
+CANNOT_SERVE |= {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 # Werkzeug's own descriptions are prose: the name of the status replaces them.
