@@ -11,7 +11,7 @@ from sqlalchemy.exc import DisconnectionError, OperationalError
 
 from heroes.config import ConfigError
 
-REMOVED = "the database file or its -wal file was removed or replaced; restart the service"
+REMOVED = "the database file or its -wal or -shm file was removed or replaced; restart the service"
 # The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
 FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
 
@@ -56,8 +56,8 @@ def file_identity(path: str) -> tuple[int, int] | None:
 
 def listen(engine: Engine, path: str | None) -> None:
     """Prepare each connection, and give up those whose file was removed or replaced."""
-    # SQLite puts the -wal file beside the file that a symbolic link refers to.
-    files = (path, f"{os.path.realpath(path)}-wal") if path else ()
+    # SQLite puts the two other files beside the file that a symbolic link refers to.
+    files = (path, *(f"{os.path.realpath(path)}-{name}" for name in ("wal", "shm"))) if path else ()
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: Any) -> None:
@@ -80,10 +80,10 @@ def listen(engine: Engine, path: str | None) -> None:
 
 
 def check_files(connection: Connection) -> None:
-    """Raise OperationalError if the database file or its -wal file was removed or replaced: a write would be lost.
+    """Raise OperationalError if the database file, its -wal or its -shm file was removed or replaced.
 
-    If only the -wal file was removed, no second connection is opened: it would create another -wal file, and two of
-    them damage the database (https://sqlite.org/howtocorrupt.html, 4).
+    A write would be lost. If only one of the other two was removed, no second connection is opened: it would create
+    another one, and two of them damage the database (https://sqlite.org/howtocorrupt.html, 4).
     """
     files: dict[str, Any] = connection.info.get("files", {})
     if any(file_identity(name) != identity for name, identity in files.items()):
