@@ -436,13 +436,11 @@ def test_removed_database_file_is_503_until_it_is_back(
     database_url: str, client: FlaskClient, query: Query, tmp_path: Path, with_its_log: bool, key: dict[str, str]
 ) -> None:
     path = Path(database_url.removeprefix("sqlite:///"))
-    copy = tmp_path / "copy.db"
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
-    path.unlink()
-    if with_its_log:
-        for suffix in ("-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink()
+    files = [path, *(path.with_name(f"{path.name}-{name}") for name in ("wal", "shm") if with_its_log)]
+    away = tmp_path / "away"
+    away.mkdir()
+    for file in files:
+        file.rename(away / file.name)
 
     for method, target_path, body in [*WRITES, ("GET", "/heroes/1", None), ("GET", "/heroes/", None)]:
         response = client.open(target_path, method=method, json=body, headers=key if method == "POST" else {})
@@ -451,29 +449,39 @@ def test_removed_database_file_is_503_until_it_is_back(
     assert client.get("/health/live").status_code == 200
     assert not path.exists()
 
-    os.replace(copy, path)
+    for file in files:
+        (away / file.name).rename(file)
     assert client.get("/health/ready").status_code == 200
     assert client.post("/heroes/", json=SECRET, headers=key).status_code == 200
     assert query("SELECT count(*) FROM hero") == [(2,)]
 
 
 @sqlite_only
-def test_replaced_database_file_is_used(database_url: str, client: FlaskClient, tmp_path: Path) -> None:
-    path = Path(database_url.removeprefix("sqlite:///"))
-    other = tmp_path / "other.db"
+def test_replaced_database_file_is_503_until_it_is_restored(database_url: str, tmp_path: Path) -> None:
+    """SQLite would apply the old file's log to the new one."""
+    path, other = Path(database_url.removeprefix("sqlite:///")), tmp_path / "other.db"
+    app, same_service = (create_app({"SQLALCHEMY_DATABASE_URI": database_url}) for _ in range(2))
+    client = app.test_client()
+    assert same_service.test_client().get("/heroes/").status_code == 200
+    for _ in range(100):
+        client.post("/heroes/", json=SECRET)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(other)) as target:
         source.backup(target)
-        target.execute("UPDATE hero SET name = 'Other'")
-        target.commit()
+        target.executescript("UPDATE hero SET name = 'Other'; DROP INDEX ix_hero_age; VACUUM")
+    client.patch("/heroes/1", json={"name": "Spider-Boy"})
     os.replace(other, path)
-    # Otherwise SQLite would apply the old file's log to the new one.
+
+    assert [client.get("/heroes/1").status_code, client.post("/heroes/", json=SECRET).status_code] == [503, 503]
+
+    for each in (app, same_service):
+        dispose(each)
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink()
-
-    assert client.get("/heroes/1").get_json()["name"] == "Other"
-    assert client.post("/heroes/", json=SECRET).status_code == 200
+    restarted = create_app({"SQLALCHEMY_DATABASE_URI": database_url})
+    assert restarted.test_client().get("/heroes/100").get_json()["name"] == "Other"
+    dispose(restarted)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT count(*) FROM hero").fetchone() == (2,)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 @sqlite_only

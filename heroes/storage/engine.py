@@ -63,14 +63,15 @@ def init_app(app: Flask) -> None:
                 check_role(db.engine)
             postgresql.listen(db.engine, arguments.get("target_session_attrs"))
         else:
-            sqlite.listen(db.engine, path)
             if path is None:
                 app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
             try:
                 # A day, because this process can serve only after another one has finished migrating.
                 with app.extensions["heroes.writer_lock"](24 * 3600):
-                    writable = url.query.get("mode") == "rw" and os.access(directory, os.W_OK)
-                    prepare_sqlite(path if writable else None)
+                    if path and url.query["mode"] != "ro" and os.access(directory, os.W_OK):
+                        prepare_file(path)
+                    sqlite.listen(db.engine, path)
+                    upgrade_if_behind()
             except SystemExit:
                 # Flask-Migrate exits if a migration is unknown.
                 raise ConfigError("DATABASE_URL: Has migrations of another program.") from None
@@ -81,19 +82,19 @@ def init_app(app: Flask) -> None:
             db.engine.dispose()
 
 
-def prepare_sqlite(path: str | None) -> None:
-    """Migrate a SQLite database, whether it is new, the tutorial's or of an earlier release.
+def prepare_file(path: str) -> None:
+    """Create the SQLite file if it is missing, and put it into WAL mode, which it stays in."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    buggy = sqlite.has_wal_reset_bug(sqlite3.sqlite_version_info)
+    hint = ": has the WAL-reset bug, fixed in 3.51.3; let no other program write to the database" if buggy else ""
+    logger.log(logging.WARNING if buggy else logging.INFO, "SQLite %s%s", sqlite3.sqlite_version, hint)
 
-    path: the file, to be created if it is missing and put into WAL mode, which it stays in; None if it is not writable.
-    """
-    if path:
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-        buggy = sqlite.has_wal_reset_bug(sqlite3.sqlite_version_info)
-        hint = ": has the WAL-reset bug, fixed in 3.51.3; let no other program write to the database" if buggy else ""
-        logger.log(logging.WARNING if buggy else logging.INFO, "SQLite %s%s", sqlite3.sqlite_version, hint)
-    with db.engine.connect() as connected:
-        behind = is_behind(connected)
+
+def upgrade_if_behind() -> None:
+    """Migrate a SQLite database, whether it is new, the tutorial's or of an earlier release."""
+    with db.engine.connect() as connection:
+        behind = is_behind(connection)
     if behind:
         upgrade()
 

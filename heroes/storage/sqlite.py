@@ -7,10 +7,11 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
-from sqlalchemy.exc import DisconnectionError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from heroes.config import ConfigError
 
+REPLACED = "the database file was removed or replaced; put it back, or stop the service and restore a backup"
 REMOVED = "the database file or its -wal or -shm file was removed or replaced; restart the service"
 # The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
 FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
@@ -55,7 +56,10 @@ def file_identity(path: str) -> tuple[int, int] | None:
 
 
 def listen(engine: Engine, path: str | None) -> None:
-    """Prepare each connection, and give up those whose file was removed or replaced."""
+    """Prepare each connection. Refuse it if the file is no longer the one that is at `path` now.
+
+    SQLite would apply what is in the -wal file to another database, and damage it.
+    """
     # SQLite puts the two other files beside the file that a symbolic link refers to.
     files = (path, *(f"{os.path.realpath(path)}-{name}" for name in ("wal", "shm"))) if path else ()
 
@@ -73,10 +77,13 @@ def listen(engine: Engine, path: str | None) -> None:
             raise
         record.info["files"] = {name: file_identity(name) for name in files}
 
+    identity = path and file_identity(path)
+
+    @event.listens_for(engine, "do_connect")
     @event.listens_for(engine, "checkout")
-    def check(connection: sqlite3.Connection, record: Any, proxy: object) -> None:
-        if path is not None and record.info["files"][path] != file_identity(path):
-            raise DisconnectionError(REMOVED)
+    def check(*_: object) -> None:
+        if path and file_identity(path) != identity:
+            raise sqlite3.OperationalError(REPLACED)
 
 
 def check_files(connection: Connection) -> None:
