@@ -139,11 +139,12 @@ def test_backup_does_not_overwrite_the_database(
 
 
 @sqlite_only
-def test_backup_does_not_overwrite_another_database_in_use(runner: FlaskCliRunner, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_backup_does_not_overwrite_another_database_in_use(runner: FlaskCliRunner, tmp_path: Path, mode: str) -> None:
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("CREATE TABLE t (a)")
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.executescript("CREATE TABLE t (a); BEGIN; INSERT INTO t VALUES (1)")
         result = runner.invoke(args=["heroes", "backup", str(other)])
 
         assert (result.exit_code, result.stderr) == (1, f"Error: {other}: Belongs to a database in use.\n")

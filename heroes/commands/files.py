@@ -49,7 +49,9 @@ def output(path: str) -> Iterator[str]:
         yield path
         return
     target = Path(os.path.realpath(path))
-    if os.path.exists(str(target).removesuffix("-wal").removesuffix("-shm") + "-wal"):
+    database = str(target).removesuffix("-wal").removesuffix("-shm").removesuffix("-journal")
+    # SQLite would also apply the file that a crashed program left to the new database.
+    if os.path.exists(f"{database}-wal") or os.path.exists(f"{database}-journal"):
         raise click.ClickException(f"{target}: Belongs to a database in use.")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as directory:
         temporary = Path(directory, target.name)
