@@ -377,6 +377,16 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
         create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}"})
 
 
+def test_start_keeps_the_log_of_a_file_that_was_moved_away(tmp_path: Path) -> None:
+    log = tmp_path / "database.db-wal"
+    log.write_bytes(b"commits")
+
+    with pytest.raises(ConfigError, match="^DATABASE_URL: The file is missing, but not its -wal file"):
+        create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path / 'database.db'}"})
+
+    assert log.read_bytes() == b"commits"
+
+
 def test_missing_postgres_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     # Python's own mark of a missing module.
     monkeypatch.setitem(sys.modules, "psycopg.conninfo", None)

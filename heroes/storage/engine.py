@@ -83,7 +83,12 @@ def init_app(app: Flask) -> None:
 
 
 def prepare_file(path: str) -> None:
-    """Create the SQLite file if it is missing, and put it into WAL mode, which it stays in."""
+    """Create the SQLite file if it is missing, and put it into WAL mode, which it stays in.
+
+    Raises ConfigError if only its -wal file is there: SQLite would delete it, with the commits that are nowhere else.
+    """
+    if sqlite.file_identity(f"{os.path.realpath(path)}-wal") and not sqlite.file_identity(path):
+        raise ConfigError("DATABASE_URL: The file is missing, but not its -wal file: put it back, or delete that, too.")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     buggy = sqlite.has_wal_reset_bug(sqlite3.sqlite_version_info)
