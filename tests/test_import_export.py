@@ -502,6 +502,17 @@ def test_a_pipe_into_a_full_disk(database_url: str, query: Query) -> None:
 
 
 @sqlite_only
+def test_import_succeeds_if_the_message_can_not_be_written(database_url: str, query: Query, tmp_path: Path) -> None:
+    (tmp_path / "heroes.csv").write_text("name,secret_name\nDeadpond,Dive Wilson\n")
+
+    with open("/dev/full", "wb") as full:
+        pipes = {"stdout": full, "stderr": full, "capture_output": False}
+        result = run_flask(database_url, "heroes", "import", str(tmp_path / "heroes.csv"), **pipes)
+
+    assert (result.returncode, query("SELECT count(*) FROM hero")) == (0, [(1,)])
+
+
+@sqlite_only
 def test_full_disk_keeps_the_previous_export(database_url: str, runner: FlaskCliRunner, tmp_path: Path) -> None:
     runner.invoke(args=["heroes", "import", str(many(tmp_path / "heroes.csv", 6_000))])
     folder = tmp_path / "exports"

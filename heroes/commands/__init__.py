@@ -5,7 +5,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from typing import Any
 
@@ -175,7 +175,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
                 check_files(connection)
                 count = move_rows(connection, staged, table, errors)
         skipped = f", {errors.count} lines skipped" if skip_errors else ""
-        click.echo(f"{count} {name} imported{skipped}", err=True)
+        with suppress(OSError):  # The rows are stored, even if stderr can't be written.
+            click.echo(f"{count} {name} imported{skipped}", err=True)
         if errors.count:
             sys.exit(1)
 
