@@ -62,6 +62,7 @@ def listen(engine: Engine, path: str | None) -> None:
     """
     # SQLite puts the two other files beside the file that a symbolic link refers to.
     files = (path, *(f"{os.path.realpath(path)}-{name}" for name in ("wal", "shm"))) if path else ()
+    identity = path and file_identity(path)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: Any) -> None:
@@ -76,8 +77,6 @@ def listen(engine: Engine, path: str | None) -> None:
             connection.close()
             raise
         record.info["files"] = {name: file_identity(name) for name in files}
-
-    identity = path and file_identity(path)
 
     @event.listens_for(engine, "do_connect")
     @event.listens_for(engine, "checkout")
