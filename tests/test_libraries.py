@@ -436,6 +436,7 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     client = app.test_client()
     named, given = client.get("/7/named"), client.get("/8/answered")
     assert (named.status_code, named.json, named.headers["X-Own"]) == (202, ROW | {"id": 7}, "1")
+    assert set(client.get("/openapi.json").get_json()["paths"]["/{number}/named"]) == {"get"}
     assert (given.status_code, given.text) == (203, "8")
     assert client.get("/redirected").headers["Location"] == "/docs"
     assert client.get("/own").status == "404 Nope"

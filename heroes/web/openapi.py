@@ -128,11 +128,16 @@ def document(app: Flask) -> dict[str, Any]:
     for rule in app.url_map.iter_rules():
         view: Any = app.view_functions[rule.endpoint]
         # Of two rules that differ by a slash at the end, only the one with it.
-        if not hasattr(view, "operation") or f"{rule.rule}/" in paths:
+        if f"{rule.rule}/" in paths:
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            described = describe(view, path, method.lower(), plugin.resolver)
+            # The methods of a class-based view can have operations of their own.
+            own = getattr(getattr(view, "view_class", None), method.lower(), None)
+            documented = [each for each in (view, own) if hasattr(each, "operation")]
+            if not documented:
+                continue
+            described = describe(documented[0], path, method.lower(), plugin.resolver)
             if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
                 described["security"] = [{"bearer": []}]
                 described["responses"][401] = NOT_AUTHENTICATED
