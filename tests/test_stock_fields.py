@@ -244,6 +244,15 @@ def test_export_can_be_imported(users: FlaskClient, runner: FlaskCliRunner, tmp_
     assert users.get("/users/").json == [before, before | {"id": 2}]
 
 
+def test_export_of_a_list_to_csv_is_a_one_line_error(users: FlaskClient, runner: FlaskCliRunner) -> None:
+    users.post("/users/", json=USER)
+
+    exported = runner.invoke(args=["users", "export", "--format", "csv", "-"])
+
+    assert exported.exit_code == 1
+    assert exported.stderr == "Error: id 1: tags is a list or an object, which CSV can't hold.\n"
+
+
 def test_invalid_values_are_one_line_each(users: FlaskClient, runner: FlaskCliRunner, tmp_path: Path) -> None:
     file = tmp_path / "users.ndjson"
     file.write_text('{"name": "a", "seen": "x", "tags": [1]}\n{"name": 1}\n')

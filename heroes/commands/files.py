@@ -152,23 +152,26 @@ def header_problem(header: list[str], known: Known) -> str | None:
     return None
 
 
-def dump_rows(fields: Fields, rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """Yield the rows as the fields dump them. Raises ClickException for bytes, which SQLite stores in any column."""
+def dump_rows(fields: Fields, rows: Iterable[Sequence[Any]], form: str) -> Iterator[Sequence[Any]]:
+    """Yield the rows as the fields dump them. Raises ClickException for a value that could not be imported again."""
+    refused: dict[type, str] = {bytes: "binary data"}  # SQLite stores it in a column of any type
+    if form == "csv":
+        refused |= dict.fromkeys((list, dict), "a list or an object, which CSV can't hold")
     as_stored = {type(field) for field in fields.values()} <= {Integer, String}
     for row in rows:
         if not as_stored:
             values = zip(fields.values(), row, strict=True)
             row = [field.serialize("", value, lambda it, *_: it) for field, value in values]
         types = list(map(type, row))
-        if bytes in types:
-            names = list(fields)
-            raise click.ClickException(f"id {row[names.index('id')]}: {names[types.index(bytes)]} is binary data.")
+        if not refused.keys().isdisjoint(types):
+            names, at = list(fields), next(at for at, kind in enumerate(types) if kind in refused)
+            raise click.ClickException(f"id {row[names.index('id')]}: {names[at]} is {refused[types[at]]}.")
         yield row
 
 
 def write_rows(file: IO[str], form: str, fields: Fields, rows: Iterable[Sequence[Any]], escape: bool) -> None:
     """Write rows as objects, or as CSV below a header. escape: escape formulas in CSV."""
-    rows = dump_rows(fields, rows)
+    rows = dump_rows(fields, rows, form)
     if form == "csv":
         writer = csv.writer(file)
         writer.writerow(fields)
