@@ -152,6 +152,31 @@ def test_keyed_post_is_replayed(users: FlaskClient, query: Query) -> None:
     assert query('SELECT count(*) FROM "User"') == [(1,)]
 
 
+class UserAny(BaseSchema):
+    """A user whose tags are any JSON."""
+
+    name = String(required=True)
+    tags = fields.Raw()
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "a"}], ids=["plain", "keyed"])
+@pytest.mark.parametrize("tags", ["\ud800", 2**70], ids=["surrogate", "large"])
+def test_any_json_that_is_stored_is_returned(
+    app: Flask, users: FlaskClient, runner: FlaskCliRunner, headers: dict[str, str], tags: Any
+) -> None:
+    resource = Resource(User, UserAny, keys=IdempotencyKey)
+    create = operation(body=UserAny, headers=CreateHeaders, response=UserAny)(resource.create)
+    app.add_url_rule("/any/", "create", create, methods=["POST"])
+    app.add_url_rule("/any/", "read", operation(query=UserQuery, response=UserAny(many=True))(resource.page))
+    app.cli.add_command(resource_commands("any", User, UserAny, UserAny))
+
+    user = {"name": "Ann", "tags": [tags]}
+    assert [users.post("/any/", json=user, headers=headers).json for _ in range(2)] == [user, user]
+    assert users.get("/any/?limit=1").json == [user]
+    exported = runner.invoke(args=["any", "export", "--format", "ndjson", "-"]).stdout.splitlines()
+    assert json.loads(exported[0]) == user | {"id": 1}
+
+
 class Narrow(BaseSchema):
     """Not all that the resource shows."""
 

@@ -15,6 +15,7 @@ import orjson
 from marshmallow.fields import Field
 
 from heroes.web.fields import Integer, String, error
+from heroes.web.responses import to_json
 
 MAX_LINE = 2**20
 # https://owasp.org/www-community/attacks/CSV_Injection
@@ -177,7 +178,7 @@ def write_rows(file: IO[str], form: str, fields: Fields, rows: Iterable[Sequence
         writer.writerow(fields)
         writer.writerows(map(escape_formulas, rows) if escape else rows)
     else:
-        file.writelines(orjson.dumps(dict(zip(fields, row, strict=True)), default=str).decode() + "\n" for row in rows)
+        file.writelines(to_json(dict(zip(fields, row, strict=True))).decode() + "\n" for row in rows)
     file.flush()
 
 

@@ -1,10 +1,10 @@
 """Safe retries: a POST with an Idempotency-Key creates one row, however often it is sent."""
 
 import hashlib
+import json
 import time
 from typing import Any
 
-import orjson
 from flask import abort
 from marshmallow import Schema
 from sqlalchemy import Table, bindparam, delete, select, text, update
@@ -42,14 +42,15 @@ class IdempotencyKeys:
         schema: dumps the row. Returns the `content` of the response and the `version` of the row, and whether an
         earlier request recorded them. Aborts with 422 if the key had other values.
         """
-        fingerprint = hashlib.sha256(orjson.dumps(values, default=str)).hexdigest()
+        sent = json.dumps(values, default=str, ensure_ascii=False, separators=(",", ":"))
+        fingerprint = hashlib.sha256(sent.encode(errors="surrogatepass")).hexdigest()
         now = int(time.time())
         claim = {"key": key, "fingerprint": fingerprint, "created_at": now, "resource": self.resource}
         with transaction() as connection:
             connection.execute(self.forget, {"before": now - KEY_LIFETIME, "key": key})
             if fetch(connection, self.claim, claim):
                 [created] = fetch(connection, statement, values)
-                content = orjson.loads(to_json(schema.dump(created)))
+                content = json.loads(to_json(schema.dump(created)))
                 answer = {"content": content, "version": created["version"]}
                 connection.execute(self.record, {"claimed": key, "answer": answer})
                 return answer, False

@@ -1,5 +1,6 @@
 """JSON responses."""
 
+import json
 from typing import Any
 
 import orjson
@@ -10,7 +11,11 @@ from flask.json.provider import DefaultJSONProvider
 def to_json(content: Any) -> bytes:
     """Return compact JSON, like the tutorial's. The app's JSON provider serializes what orjson can't."""
     default = getattr(current_app.json, "default", DefaultJSONProvider.default)
-    return orjson.dumps(content, default=default, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(content, default=default, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:
+        # A column of JSON can hold more: integers of any size, and lone surrogates, which this escapes.
+        return json.dumps(content, default=default, separators=(",", ":")).encode()
 
 
 def json_response(content: Any, status: int | None = 200, headers: Any = None) -> Response:
