@@ -71,7 +71,7 @@ class User(ResourceMixin, Base):
 class UserCreate(BaseSchema):
     name = String(required=True, max_length=20)
     birthday = fields.Date(attribute="born", allow_none=True, load_default=None)
-    seen = fields.DateTime(allow_none=True, load_default=None)
+    seen = fields.NaiveDateTime(timezone=datetime.UTC, allow_none=True, load_default=None)
     side = fields.Enum(Side, allow_none=True, load_default=None)
     fee = fields.Decimal(allow_none=True, load_default=None)
     token = fields.UUID(allow_none=True, load_default=None)
@@ -98,7 +98,7 @@ class SidePath(BaseSchema):
 class UserQuery(PageQuery):
     side = fields.Enum(Side)
     min_seen = fields.DateTime()
-    seen = fields.DateTime()
+    seen = fields.NaiveDateTime(timezone=datetime.UTC)
     sort = Sort("seen")
 
 
@@ -318,6 +318,14 @@ def test_a_list_below_another_resource_is_a_page(app: Flask, users: FlaskClient)
 
     assert [user["id"] for user in page.get_json()] == [2]
     assert (page.headers["X-Total-Count"], page.headers["Link"]) == ("2", '<?limit=1&after=2>; rel="next"')
+
+
+def test_dates_with_any_offset_are_compared_in_utc(users: FlaskClient) -> None:
+    users.post("/users/", json=USER | {"seen": "2020-01-02T05:04:05+02:00"})
+
+    page = users.get("/users/", query_string={"seen": "2020-01-01T23:04:05-04:00"})
+
+    assert [user["seen"] for user in page.get_json()] == ["2020-01-02T03:04:05"]
 
 
 @pytest.mark.parametrize("user_id", [2**63, -(2**70)])
