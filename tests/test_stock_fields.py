@@ -14,7 +14,7 @@ from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from marshmallow import fields
-from sqlalchemy import JSON, Enum, Numeric, TypeDecorator
+from sqlalchemy import JSON, Enum, Numeric, TypeDecorator, bindparam
 from sqlalchemy import String as Characters
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -215,6 +215,30 @@ def test_link_repeats_filters_as_they_were_sent(users: FlaskClient) -> None:
 
     assert [user["id"] for user in page.get_json()] == [1]
     assert [user["id"] for user in following.get_json()] == [2]
+
+
+def test_link_repeats_all_values_of_a_list(app: Flask, users: FlaskClient) -> None:
+    class Users(Resource):
+        def condition(self, name: str) -> Any:
+            if name == "scores":
+                return self.table.c.score.in_(bindparam(name, expanding=True))
+            return super().condition(name)
+
+    class Query(PageQuery):
+        scores = fields.List(fields.Integer())
+        sort = Sort()
+
+    resource = Users(User, UserPublic, keys=IdempotencyKey)
+    app.add_url_rule("/scored/", "scored", operation(query=Query, response=UserPublic(many=True))(resource.page))
+    for score in (1, 2, 3, 1):
+        users.post("/users/", json=USER | {"score": score})
+
+    page = users.get("/scored/?scores=1&scores=2&limit=2")
+    link = page.headers["Link"].partition(">")[0].removeprefix("<")
+    following = users.get(f"/scored/{link}")
+
+    assert [user["id"] for user in page.get_json()] == [1, 2]
+    assert [user["id"] for user in following.get_json()] == [4]
 
 
 def test_document_does_not_let_a_client_fill_in_defaults(app: Flask, users: FlaskClient) -> None:

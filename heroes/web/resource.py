@@ -38,9 +38,10 @@ def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
     """Return the Link to the next page. It repeats the parameters that the client sent and the operation has."""
     kept = [key for key in query if key in request.args and key not in ("after", "offset")]
     # As they were sent, because not every loaded value has the same form. An integer can be shorter.
-    sent = {key: query[key] if isinstance(query[key], int) else request.args.getlist(key)[-1] for key in kept}
+    sent: dict[str, Any] = {key: request.args.getlist(key)[0 if isinstance(query[key], list) else -1 :] for key in kept}
+    sent |= {key: query[key] for key in kept if isinstance(query[key], int)}
     step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
-    link = f'<?{urlencode(sent | step)}>; rel="next"'
+    link = f'<?{urlencode(sent | step, doseq=True)}>; rel="next"'
     return {"Link": link} if len(link) <= MAX_LINK else {}
 
 
