@@ -644,7 +644,8 @@ def test_a_list_and_a_row_are_dumped_alike(app: Flask) -> None:
     client = app.test_client()
     client.post("/heroes/", json=HERO)
 
-    expected = {"fullName": HERO["name"], "age": None, "id": 1, "initial": HERO["name"][0], "hook": True}
+    expected = public() | {"fullName": HERO["name"], "initial": HERO["name"][0], "hook": True}
+    del expected["name"]
     assert client.get("/public/1").json == expected
     assert client.get("/public/").json == [expected]
 
