@@ -432,15 +432,19 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     def exact() -> Any:
         return {"fee": decimal.Decimal("1.10"), "numbers": {1: "one"}}
 
+    app.add_url_rule("/nothing", view_func=operation(status=204)(lambda: None))
     app.add_url_rule("/<int:number>/named", view_func=Named.as_view("named"))
     client = app.test_client()
     named, given = client.get("/7/named"), client.get("/8/answered")
     assert (named.status_code, named.json, named.headers["X-Own"]) == (202, ROW | {"id": 7}, "1")
-    assert set(client.get("/openapi.json").get_json()["paths"]["/{number}/named"]) == {"get"}
+    paths = client.get("/openapi.json").get_json()["paths"]
+    assert set(paths["/{number}/named"]) == {"get"}
+    assert client.get("/nothing").text == ""
+    assert paths["/nothing"]["get"]["responses"]["204"] == {"description": "Successful Response"}
     assert (given.status_code, given.text) == (203, "8")
     assert client.get("/redirected").headers["Location"] == "/docs"
     assert client.get("/own").status == "404 Nope"
-    assert client.get("/openapi.json").get_json()["paths"]["/redirected"]["get"]["summary"] == ""
+    assert paths["/redirected"]["get"]["summary"] == ""
     assert client.get("/exact").json == {"fee": "1.10", "numbers": {"1": "one"}}
 
 
