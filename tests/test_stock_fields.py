@@ -366,6 +366,6 @@ def test_resource_without_autoincrement_is_refused() -> None:
         __tablename__ = "item"
         __table_args__ = {"comment": "its ids would be given out again"}
 
-    with pytest.raises(TypeError, match="Item needs sqlite_autoincrement"):
+    with pytest.raises(TypeError, match="Item needs ResourceMixin, and sqlite_autoincrement"):
         Resource(Item, UserPublic, keys=IdempotencyKey)
     Base.metadata.remove(Base.metadata.tables["item"])

@@ -61,7 +61,7 @@ class Resource:
         self.keys = IdempotencyKeys(cast(Table, keys.__table__), self.table.name)
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
         if not self.table.dialect_options["sqlite"]["autoincrement"]:
-            raise TypeError(f"{model.__name__} needs sqlite_autoincrement")
+            raise TypeError(f"{model.__name__} needs ResourceMixin, and sqlite_autoincrement in __table_args__")
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
         self.this_row = self.table.c.id == bindparam("this_id")
         self.insert_statement = insert(self.table).returning(*self.columns)
