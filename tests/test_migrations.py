@@ -22,7 +22,6 @@ from sqlalchemy import inspect, text
 from heroes import create_app
 from heroes.config import ConfigError
 from heroes.extensions import db, migrate
-from heroes.models import Hero
 from heroes.storage.schema import is_behind, known_revisions
 from tests.commands import start_flask
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
@@ -235,14 +234,16 @@ def test_tutorial_app_can_use_a_migrated_database(
 def test_sql_of_the_migrations_creates_the_schema(
     empty_database_url: str, empty_app: Flask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    upgrade(sql=True)
+    sqlite = empty_database_url.startswith("sqlite")
+    # For SQLite, Alembic can't print a migration that adds a foreign key to a table.
+    upgrade(sql=True, revision="0005" if sqlite else "head")
     printed = capsys.readouterr().out
-    if empty_database_url.startswith("sqlite"):
+    if sqlite:
         # The file is migrated by now.
         with closing(sqlite3.connect(":memory:")) as connection:
             connection.executescript(printed)
             columns = {row[1] for row in connection.execute("PRAGMA table_info(hero)")}
-        assert columns == {column.name for column in Hero.__table__.c}
+        assert columns == {"id", "name", "age", "secret_name", "version"}
         return
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         connection.execute(printed.encode())
