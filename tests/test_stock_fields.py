@@ -352,6 +352,14 @@ def test_dates_with_any_offset_are_compared_in_utc(users: FlaskClient) -> None:
     assert [user["seen"] for user in page.get_json()] == ["2020-01-02T03:04:05"]
 
 
+@pytest.mark.parametrize("seen", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_date_that_leaves_the_calendar_in_utc_is_422(users: FlaskClient, seen: str) -> None:
+    expected = {"type": "value_error", "loc": ["body"], "msg": "Value error, Date or number out of range."}
+
+    assert users.post("/users/", json=USER | {"seen": seen}).json == {"detail": [expected]}
+    assert users.get("/users/", query_string={"seen": seen}).json == {"detail": [expected | {"loc": ["query"]}]}
+
+
 @pytest.mark.parametrize("user_id", [2**63, -(2**70)])
 def test_id_that_the_column_cannot_hold_is_404(users: FlaskClient, query: Query, user_id: int) -> None:
     users.post("/users/", json=USER)

@@ -68,8 +68,9 @@ class operation:
             for place, load, read in parts:
                 try:
                     loaded = load(read())
-                except ValidationError as error:
-                    failures += located_errors(error.messages, place)
+                except (ValidationError, OverflowError) as error:
+                    # marshmallow's fields raise OverflowError, e.g. for a date that leaves the calendar in UTC.
+                    failures += located_errors(getattr(error, "messages", "Date or number out of range."), place)
                     continue
                 if place in ("query", "body"):
                     arguments.append(loaded)
