@@ -412,6 +412,11 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
         def get(self, number: int) -> Any:
             return ROW | {"id": number}, 202, {"X-Own": "1"}
 
+    class Dispatched(flask.views.View):
+        @operation(response=HeroPublic)
+        def dispatch_request(self) -> Any:
+            return ROW
+
     @app.get("/<int:number>/answered")
     @operation(response=HeroPublic)
     def answered(number: int) -> Any:
@@ -434,11 +439,13 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
 
     app.add_url_rule("/nothing", view_func=operation(status=204)(lambda: None))
     app.add_url_rule("/<int:number>/named", view_func=Named.as_view("named"))
+    app.add_url_rule("/dispatched", view_func=Dispatched.as_view("dispatched"))
     client = app.test_client()
     named, given = client.get("/7/named"), client.get("/8/answered")
     assert (named.status_code, named.json, named.headers["X-Own"]) == (202, ROW | {"id": 7}, "1")
     paths = client.get("/openapi.json").get_json()["paths"]
-    assert set(paths["/{number}/named"]) == {"get"}
+    assert [set(paths[path]) for path in ("/{number}/named", "/dispatched")] == [{"get"}, {"get"}]
+    assert client.get("/dispatched").json == ROW
     assert client.get("/nothing").text == ""
     assert paths["/nothing"]["get"]["responses"]["204"] == {"description": "Successful Response"}
     assert (given.status_code, given.text) == (203, "8")

@@ -133,8 +133,9 @@ def document(app: Flask) -> dict[str, Any]:
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             # The methods of a class-based view can have operations of their own.
-            own = getattr(getattr(view, "view_class", None), method.lower(), None)
-            documented = [each for each in (view, own) if hasattr(each, "operation")]
+            own = getattr(view, "view_class", None)
+            views = (view, getattr(own, method.lower(), None), getattr(own, "dispatch_request", None))
+            documented = [each for each in views if hasattr(each, "operation")]
             if not documented:
                 continue
             described = describe(documented[0], path, method.lower(), plugin.resolver)
