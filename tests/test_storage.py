@@ -25,6 +25,7 @@ from heroes.models import Hero
 from heroes.storage import postgresql
 from heroes.storage.columns import random_version
 from heroes.storage.sqlite import has_wal_reset_bug
+from tests.commands import FLASK
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
 from tests.databases import locked, migrated, pool
 
@@ -53,7 +54,12 @@ def test_versions_do_not_repeat() -> None:
     assert len({random_version() for _ in range(10_000)}) == 10_000
 
 
-@pytest.mark.skipif(not shutil.which("strace") and "CI" not in os.environ, reason="needs strace (a Debian package)")
+needs_strace = pytest.mark.skipif(
+    not shutil.which("strace") and "CI" not in os.environ, reason="needs strace (a Debian package)"
+)
+
+
+@needs_strace
 def test_every_acknowledged_write_is_an_fsync(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-e", "trace=fsync,fdatasync,write", "-o", str(trace), sys.executable, "-c", WRITES]
@@ -64,6 +70,19 @@ def test_every_acknowledged_write_is_an_fsync(tmp_path: Path) -> None:
     syncs = [len(re.findall(r"\b(?:fsync|fdatasync)\(", before)) for before in before_answers]
     assert len(syncs) == 12
     assert min(syncs) >= 1
+
+
+@needs_strace
+def test_a_backup_and_its_name_are_on_disk_at_the_end(sqlite_url: str, tmp_path: Path) -> None:
+    trace, folder = tmp_path / "trace", tmp_path / "backups"
+    folder.mkdir()
+    command = ["strace", "-f", "-y", "-e", "trace=fsync,rename", "-o", str(trace), *FLASK, "heroes", "backup"]
+    environment = os.environ | {"DATABASE_URL": sqlite_url}
+    subprocess.run([*command, str(folder / "a.db")], cwd=ROOT, env=environment, check=True, timeout=60)
+
+    calls = re.findall(rf"(fsync|rename)\((?:\d+<|\")({re.escape(str(folder))}[^>\"]*)", trace.read_text())
+    assert [name for name, _ in calls[-3:]] == ["fsync", "rename", "fsync"]
+    assert calls[-1][1] == str(folder)
 
 
 @sqlite_only
