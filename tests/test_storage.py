@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from flask import Flask
@@ -28,6 +30,7 @@ from heroes.storage.sqlite import has_wal_reset_bug
 from tests.commands import FLASK
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
 from tests.databases import locked, migrated, pool
+from tests.servers import wait_until
 
 BIG = 2**63 - 1
 
@@ -537,3 +540,17 @@ def test_start_on_a_new_file_waits_for_other_processes(tmp_path: Path) -> None:
         assert not path.exists()
     starting.join()
     assert path.exists()
+
+
+def test_gunicorn_can_be_stopped_while_its_start_waits(tmp_path: Path) -> None:
+    environment = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'database.db'}", "PORT": "0"}
+    command = [sys.executable, "-m", "gunicorn", "--workers", "1", "wsgi:app"]
+    with locked(tmp_path), subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as gunicorn:
+        try:
+            # One of the worker's threads waits for the lock.
+            wait_until(lambda: any(each.num_threads() > 1 for each in psutil.Process(gunicorn.pid).children()))
+        finally:
+            gunicorn.send_signal(signal.SIGQUIT)
+        _, log = gunicorn.communicate(timeout=45)
+
+    assert (gunicorn.returncode, b"another program" in log) == (0, False)
