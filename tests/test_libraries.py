@@ -437,7 +437,6 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     def exact() -> Any:
         return {"fee": decimal.Decimal("1.10"), "numbers": {1: "one"}}
 
-    app.add_url_rule("/nothing", view_func=operation(status=204)(lambda: None))
     app.add_url_rule("/<int:number>/named", view_func=Named.as_view("named"))
     app.add_url_rule("/dispatched", view_func=Dispatched.as_view("dispatched"))
     client = app.test_client()
@@ -446,8 +445,6 @@ def test_an_operation_returns_whatever_a_flask_view_returns(app: Flask) -> None:
     paths = client.get("/openapi.json").get_json()["paths"]
     assert [set(paths[path]) for path in ("/{number}/named", "/dispatched")] == [{"get"}, {"get"}]
     assert client.get("/dispatched").json == ROW
-    assert client.get("/nothing").text == ""
-    assert paths["/nothing"]["get"]["responses"]["204"] == {"description": "Successful Response"}
     assert (given.status_code, given.text) == (203, "8")
     assert client.get("/redirected").headers["Location"] == "/docs"
     assert client.get("/own").status == "404 Nope"
