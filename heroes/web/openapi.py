@@ -60,7 +60,9 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
     if field.allow_none or getattr(field.parent, "partial", None):
         ret.pop("default", None)
     if isinstance(field, fields.Decimal):
-        # A string in JSON. apispec says that it is a number.
+        # A string in JSON, which has no range. apispec says that it is a number.
+        for bound in ("minimum", "maximum"):
+            ret.pop(bound, None)
         return title | {"type": ["string", "null"] if field.allow_none else "string"}
     if not isinstance(field, (Integer, String)):
         return title
