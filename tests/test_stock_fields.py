@@ -304,14 +304,17 @@ def test_export_of_a_list_to_csv_is_a_one_line_error(users: FlaskClient, runner:
 
 def test_invalid_values_are_one_line_each(users: FlaskClient, runner: FlaskCliRunner, tmp_path: Path) -> None:
     file = tmp_path / "users.ndjson"
-    file.write_text('{"name": "a", "seen": "x", "tags": [1]}\n{"name": 1}\n')
+    file.write_text(
+        '{"name": "a", "seen": "x", "tags": [1]}\n{"name": 1}\n{"name": "a", "seen": "9999-12-31T23:59:59-14:00"}\n'
+    )
 
     imported = runner.invoke(args=["users", "import", "--skip-errors", str(file)])
 
     assert imported.stderr.splitlines() == [
         "line 1: seen: Value error, Not a valid datetime; tags: 0: Value error, Not a valid string",
         "line 2: name: Input should be a valid string",
-        "0 users imported, 2 lines skipped",
+        "line 3: Value error, Date or number out of range",
+        "0 users imported, 3 lines skipped",
     ]
 
 

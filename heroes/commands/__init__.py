@@ -20,7 +20,7 @@ from heroes.extensions import db
 from heroes.storage.columns import Int64
 from heroes.storage.locks import writer_lock
 from heroes.storage.sqlite import check_files
-from heroes.web.errors import located_errors
+from heroes.web.errors import OUT_OF_RANGE, located_errors
 from heroes.web.fields import Integer
 
 MAX_ID = 2**53 - 1  # the largest integer that all JSON clients read exactly
@@ -65,8 +65,8 @@ def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: Im
             continue
         try:
             loaded = schema.load(row)
-        except ValidationError as error:
-            found = located_errors(error.messages)
+        except (ValidationError, OverflowError) as error:
+            found = located_errors(getattr(error, "messages", OUT_OF_RANGE))
             errors.add(line, "; ".join(": ".join([*map(str, each["loc"]), each["msg"].rstrip(".")]) for each in found))
             continue
         yield [line, *map(loaded.get, names)]

@@ -24,6 +24,8 @@ FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 # Werkzeug's own descriptions are prose: the name of the status replaces them.
 NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]
+# What marshmallow's fields raise an OverflowError for, such as a date that leaves the calendar in UTC.
+OUT_OF_RANGE = "Date or number out of range."
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
 
 

@@ -9,7 +9,7 @@ from marshmallow import Schema, ValidationError
 from marshmallow.fields import List
 from werkzeug.wrappers import Response
 
-from heroes.web.errors import located_errors
+from heroes.web.errors import OUT_OF_RANGE, located_errors
 from heroes.web.fields import Error
 from heroes.web.requests import read_body, read_headers
 from heroes.web.responses import json_response
@@ -69,8 +69,7 @@ class operation:
                 try:
                     loaded = load(read())
                 except (ValidationError, OverflowError) as error:
-                    # marshmallow's fields raise OverflowError, e.g. for a date that leaves the calendar in UTC.
-                    failures += located_errors(getattr(error, "messages", "Date or number out of range."), place)
+                    failures += located_errors(getattr(error, "messages", OUT_OF_RANGE), place)
                     continue
                 if place in ("query", "body"):
                     arguments.append(loaded)
