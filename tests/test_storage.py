@@ -88,6 +88,18 @@ def test_a_backup_and_its_name_are_on_disk_at_the_end(sqlite_url: str, tmp_path:
     assert calls[-1][1] == str(folder)
 
 
+def test_backup_needs_no_right_to_read_the_folder(sqlite_url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "write-only"
+    folder.mkdir(mode=0o300)
+    rights = "-dac_override,-dac_read_search"  # with them, root may read it
+    without = ["setpriv", "--bounding-set", rights, "--inh-caps", rights] if os.getuid() == 0 else []
+    environment = os.environ | {"DATABASE_URL": sqlite_url}
+    command = [*without, *FLASK, "heroes", "backup", str(folder / "a.db")]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
+
+    assert (folder / "a.db").read_bytes().startswith(b"SQLite format 3")
+
+
 @sqlite_only
 def test_each_pooled_connection_is_durable(app: Flask) -> None:
     with app.app_context(), db.engine.connect() as one, db.engine.connect() as another:

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -61,11 +61,11 @@ def output(path: str) -> Iterator[str]:
         with temporary.open() as file:
             os.fsync(file.fileno())
         temporary.replace(target)
-    # The file's name is on disk once its directory is, which some file systems do themselves.
-    descriptor = os.open(target.parent, os.O_RDONLY)
-    with suppress(OSError):
+    # The file's name is on disk once its directory is. That needs a right to read it, unless the file system does it.
+    with suppress(OSError), ExitStack() as opened:
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        opened.callback(os.close, descriptor)
         os.fsync(descriptor)
-    os.close(descriptor)
 
 
 @dataclass
