@@ -457,7 +457,10 @@ def test_removed_database_file_is_503_until_it_is_back(
 
 
 @sqlite_only
-def test_replaced_database_file_is_503_until_it_is_restored(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("same_inode", [False, True])
+def test_replaced_database_file_is_503_until_it_is_restored(
+    database_url: str, tmp_path: Path, same_inode: bool
+) -> None:
     """SQLite would apply the old file's log to the new one."""
     path, other = Path(database_url.removeprefix("sqlite:///")), tmp_path / "other.db"
     app, same_service = (create_app({"SQLALCHEMY_DATABASE_URI": database_url}) for _ in range(2))
@@ -469,7 +472,12 @@ def test_replaced_database_file_is_503_until_it_is_restored(database_url: str, t
         source.backup(target)
         target.executescript("UPDATE hero SET name = 'Other'; DROP INDEX ix_hero_age; VACUUM")
     client.patch("/heroes/1", json={"name": "Spider-Boy"})
-    os.replace(other, path)
+    if same_inode:  # ext4 gives it to the next file, once nobody has the removed one open
+        path.unlink()
+        assert [each.test_client().get("/heroes/").status_code for each in (app, same_service)] == [503, 503]
+        path.write_bytes(other.read_bytes())
+    else:
+        os.replace(other, path)
 
     assert [client.get("/heroes/1").status_code, client.post("/heroes/", json=SECRET).status_code] == [503, 503]
 

@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
+from weakref import finalize
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
 from sqlalchemy.exc import OperationalError
@@ -63,6 +64,9 @@ def listen(engine: Engine, path: str | None) -> None:
     # SQLite puts the two other files beside the file that a symbolic link refers to.
     files = (path, *(f"{os.path.realpath(path)}-{name}" for name in ("wal", "shm"))) if path else ()
     identity = path and file_identity(path)
+    if path and identity:
+        # While it is open, no other file gets its inode. Closing an ordinary descriptor would drop SQLite's own locks.
+        finalize(engine, os.close, os.open(path, getattr(os, "O_PATH", os.O_RDONLY)))
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: Any) -> None:
