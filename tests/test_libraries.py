@@ -1,5 +1,6 @@
 """Each library behaves as its documentation says, when a view, a schema or a column is added."""
 
+import datetime
 import decimal
 import subprocess
 import sys
@@ -381,6 +382,14 @@ def test_validators_and_variables_of_a_url_are_documented(app: Flask) -> None:
         ("path", "rest", True),
     ]
     assert client.put("/req/1/a/b", json={"rank": 1}).json == ["1", "a/b"]
+
+
+@pytest.mark.parametrize("number", [1, 2**70])
+def test_a_date_has_one_form_beside_any_number(app: Flask, number: int) -> None:
+    content = {"at": datetime.datetime(2020, 1, 2, 3, 4, 5), "number": number}
+    app.add_url_rule("/dated", view_func=operation()(lambda: content))
+
+    assert app.test_client().get("/dated").json == content | {"at": "2020-01-02T03:04:05"}
 
 
 def test_no_content_is_documented_without_content(app: Flask) -> None:

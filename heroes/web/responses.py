@@ -15,7 +15,9 @@ def to_json(content: Any) -> bytes:
         return orjson.dumps(content, default=default, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
         # A column of JSON can hold more: integers of any size, and lone surrogates, which this escapes.
-        return json.dumps(content, default=default, separators=(",", ":")).encode()
+        return json.dumps(
+            content, default=lambda value: orjson.loads(orjson.dumps(value, default=default)), separators=(",", ":")
+        ).encode()
 
 
 def json_response(content: Any, status: int | None = 200, headers: Any = None) -> Response:
