@@ -459,7 +459,7 @@ def test_removed_database_file_is_503_until_it_is_back(
 @sqlite_only
 @pytest.mark.parametrize("same_inode", [False, True])
 def test_replaced_database_file_is_503_until_it_is_restored(
-    database_url: str, tmp_path: Path, same_inode: bool
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, same_inode: bool
 ) -> None:
     """SQLite would apply the old file's log to the new one."""
     path, other = Path(database_url.removeprefix("sqlite:///")), tmp_path / "other.db"
@@ -480,6 +480,9 @@ def test_replaced_database_file_is_503_until_it_is_restored(
         os.replace(other, path)
 
     assert [client.get("/heroes/1").status_code, client.post("/heroes/", json=SECRET).status_code] == [503, 503]
+    # A restart would damage the new file.
+    assert "restore a backup" in caplog.text
+    assert "restart" not in caplog.text
 
     for each in (app, same_service):
         dispose(each)
@@ -642,7 +645,7 @@ def test_request_waits_for_a_server_that_is_slow_to_connect(database_url: str) -
 @sqlite_only
 @pytest.mark.parametrize("removed", [["-wal", "-shm"], ["-wal"], ["-shm"]])
 def test_nothing_is_acknowledged_after_a_file_of_the_log_was_removed(
-    app: Flask, database_url: str, client: FlaskClient, removed: list[str]
+    app: Flask, database_url: str, client: FlaskClient, caplog: pytest.LogCaptureFixture, removed: list[str]
 ) -> None:
     path = database_url.removeprefix("sqlite:///")
     assert client.post("/heroes/", json=SECRET).status_code == 200
@@ -652,6 +655,7 @@ def test_nothing_is_acknowledged_after_a_file_of_the_log_was_removed(
     assert client.post("/heroes/", json=SECRET).status_code == 503
     assert client.post("/heroes/", json=SECRET, headers={"Idempotency-Key": "k"}).status_code == 503
     assert client.get("/health/ready").status_code == 503
+    assert "removed or replaced; restart the service" in caplog.text
 
     # What was acknowledged before is brought into the file when the service stops.
     dispose(app)

@@ -1,7 +1,9 @@
 """What nginx refuses itself, with the configuration that deploy/ has."""
 
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,21 @@ def test_errors_of_nginx_have_the_envelope(nginx: Nginx, head: bytes, status: in
     assert response.status == status
     assert response.headers["Content-Type"] == "application/json"
     assert list(json.loads(response.body)) == ["detail"]
+
+
+def test_plain_http_on_the_https_port_has_the_envelope(tmp_path: Path) -> None:
+    port, pem, key = free_port(), tmp_path / "heroes.pem", tmp_path / "heroes.key"
+    command = [required("openssl"), "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=h"]
+    subprocess.run([*command, "-out", pem, "-keyout", key], check=True, capture_output=True)
+    https = {
+        "# listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl;",
+        "# ssl_certificate     /etc/ssl/heroes.pem;": f"ssl_certificate {pem};",
+        "# ssl_certificate_key /etc/ssl/heroes.key;": f"ssl_certificate_key {key};",
+    }
+    nginx = Nginx(tmp_path / "nginx", [free_port(), free_port()], https)
+    try:
+        response = exchange(port, b"GET /heroes/ HTTP/1.1\r\nHost: h\r\n\r\n")
+    finally:
+        nginx.stop()
+
+    assert (response.status, json.loads(response.body)) == (400, {"detail": "Bad Request"})

@@ -30,7 +30,7 @@ from heroes.storage.sqlite import has_wal_reset_bug
 from tests.commands import FLASK
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
 from tests.databases import locked, migrated, pool
-from tests.servers import wait_until
+from tests.servers import measured, wait_until
 
 BIG = 2**63 - 1
 
@@ -555,7 +555,8 @@ def test_start_on_a_new_file_waits_for_other_processes(tmp_path: Path) -> None:
 
 
 def test_gunicorn_can_be_stopped_while_its_start_waits(tmp_path: Path) -> None:
-    environment = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'database.db'}", "PORT": "0"}
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path / 'database.db'}", "PORT": "0"}
+    environment = os.environ | settings | measured()
     command = [sys.executable, "-m", "gunicorn", "--workers", "1", "wsgi:app"]
     with locked(tmp_path), subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as gunicorn:
         try:

@@ -73,8 +73,10 @@ def init_app(app: Flask) -> None:
                     sqlite.listen(db.engine, path)
                     upgrade_if_behind()
             except SystemExit as stop:
-                # Flask-Migrate exits with 1 if a migration is unknown; gunicorn, if Ctrl-C stops it meanwhile, with 0.
-                raise ConfigError("DATABASE_URL: Has migrations of another program.") if stop.code else stop from None
+                if not stop.code:
+                    raise  # gunicorn is stopped
+                # Flask-Migrate exits with 1 if a migration is unknown.
+                raise ConfigError("DATABASE_URL: Has migrations of another program.") from None
             except (sqlite3.Error, DBAPIError) as error:
                 raise ConfigError(f"DATABASE_URL: {getattr(error, 'orig', error)}") from error
         if path or pgbouncer:

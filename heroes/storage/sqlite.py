@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from heroes.config import ConfigError
 
 REPLACED = "the database file was removed or replaced; put it back, or stop the service and restore a backup"
-REMOVED = "the database file or its -wal or -shm file was removed or replaced; restart the service"
+REMOVED = "the -wal or -shm file of the database was removed or replaced; restart the service"
 # The first releases of two older branches without the WAL-reset bug (https://sqlite.org/wal.html#walresetbug).
 FIXED = {(3, 44): (3, 44, 6), (3, 50): (3, 50, 7)}
 
@@ -62,7 +62,8 @@ def listen(engine: Engine, path: str | None) -> None:
     SQLite would apply what is in the -wal file to another database, and damage it.
     """
     # SQLite puts the two other files beside the file that a symbolic link refers to.
-    files = (path, *(f"{os.path.realpath(path)}-{name}" for name in ("wal", "shm"))) if path else ()
+    real = os.path.realpath(path or "")
+    files = {path: REPLACED, f"{real}-wal": REMOVED, f"{real}-shm": REMOVED} if path else {}
     identity = path and file_identity(path)
     if path and identity:
         # While it is open, no other file gets its inode. Closing an ordinary descriptor would drop SQLite's own locks.
@@ -80,7 +81,7 @@ def listen(engine: Engine, path: str | None) -> None:
             # The pool does not close a connection whose "connect" event failed.
             connection.close()
             raise
-        record.info["files"] = {name: file_identity(name) for name in files}
+        record.info["files"] = [(name, file_identity(name), message) for name, message in files.items()]
 
     @event.listens_for(engine, "do_connect")
     @event.listens_for(engine, "checkout")
@@ -95,9 +96,9 @@ def check_files(connection: Connection) -> None:
     A write would be lost. If only one of the other two was removed, no second connection is opened: it would create
     another one, and two of them damage the database (https://sqlite.org/howtocorrupt.html, 4).
     """
-    files: dict[str, Any] = connection.info.get("files", {})
-    if any(file_identity(name) != identity for name, identity in files.items()):
-        raise OperationalError("BEGIN", None, sqlite3.OperationalError(REMOVED))
+    for name, identity, message in connection.info.get("files", []):
+        if file_identity(name) != identity:
+            raise OperationalError("BEGIN", None, sqlite3.OperationalError(message))
 
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
