@@ -1,6 +1,6 @@
 """Column types, and what every resource's table has."""
 
-from secrets import randbelow
+from secrets import randbits
 from typing import Any
 
 from sqlalchemy import BigInteger, Integer, String
@@ -14,7 +14,7 @@ Text = String().with_variant(String(collation="C"), "postgresql")
 
 def random_version() -> int:
     """Return a version that, in all likelihood, no row had before."""
-    return 1 + randbelow(10**15)
+    return 1 + randbits(49)
 
 
 class ResourceMixin:

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from flask import current_app
@@ -51,27 +52,38 @@ def hold_writer_lock(directory: str, threads: threading.Lock, timeout: float) ->
     deadline = time.monotonic() + timeout
     if not threads.acquire(timeout=timeout):
         raise PoolTimeout("timeout while waiting for other writers")
-    with ExitStack() as held:
-        held.callback(threads.release)
+    descriptor: int | None = None
+    locked: Future[Any] | None = None
+
+    def release(_: object = None) -> None:
+        if descriptor is not None:
+            os.close(descriptor)
+        threads.release()
+
+    try:
         try:
             descriptor = os.open(directory, os.O_RDONLY)
-            held.callback(os.close, descriptor)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 # flock() has no timeout.
-                locked = in_background(lambda: lock_without_timeout(descriptor))
+                locked = in_background(partial(lock_without_timeout, descriptor))
                 if wait([locked], max(deadline - time.monotonic(), 0)).not_done:
-                    # Until then nobody else starts a thread that waits, or opens a descriptor.
-                    given_up = held.pop_all()
-                    locked.add_done_callback(lambda _: given_up.close())
                     raise PoolTimeout("timeout while waiting for writers of other processes") from None
                 locked.result()
         except OSError as error:
             raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
-        # Closing would unlock, too, but gevent defers it.
-        held.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
-        yield
+        try:
+            yield
+        finally:
+            # Closing would unlock, too, but gevent defers it.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        if locked:
+            # After a timeout nobody else starts a thread that waits, or opens a descriptor, until this one is through.
+            locked.add_done_callback(release)
+        else:
+            release()
 
 
 def lock_without_timeout(descriptor: int) -> None:

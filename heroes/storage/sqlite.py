@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from weakref import finalize
@@ -50,10 +49,11 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | 
 
 def file_identity(path: str) -> tuple[int, int] | None:
     """Return the device and inode of a file, which change if another takes its place; None if it is missing."""
-    with suppress(OSError):
+    try:
         status = os.stat(path)
-        return status.st_dev, status.st_ino
-    return None
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def listen(engine: Engine, path: str | None) -> None:
