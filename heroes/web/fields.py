@@ -134,7 +134,8 @@ class String(fields.Field[Any]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise invalid("string_type")
-        check_unicode(value)
+        if not value.isascii():
+            check_unicode(value)
         if self.max_length is not None and len(value) > self.max_length:
             raise invalid("string_too_long", max_length=self.max_length)
         if "\0" in value:
@@ -151,8 +152,11 @@ class BaseSchema(Schema):
         unknown = EXCLUDE
 
     def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
-        """Return the value that a field dumps. Of a dict it is the item, which saves a sixth of the time for a list."""
-        return obj[attr] if isinstance(obj, dict) and attr in obj else super().get_attribute(obj, attr, default)
+        """Return the value that a field dumps. A row is a dict, which needs none of marshmallow's other ways."""
+        try:
+            return obj[attr]
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return super().get_attribute(obj, attr, default)
 
 
 class PartialSchema(BaseSchema):

@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from heroes.web.errors import OUT_OF_RANGE, located_errors
 from heroes.web.fields import Error
-from heroes.web.requests import read_body, read_headers
+from heroes.web.requests import environ_key, read_body, read_headers
 from heroes.web.responses import json_response
 
 SchemaLike = Schema | type[Schema] | None
@@ -46,8 +46,8 @@ class operation:
         self.status, self.errors = status, errors or {}
 
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        fields = self.headers.fields if self.headers else {}
-        names = [field.data_key or name for name, field in fields.items()]
+        headers = self.headers.fields if self.headers else {}
+        keys = {name: environ_key(name) for name in (field.data_key or key for key, field in headers.items())}
         query = self.query.fields if self.query else {}
         lists = {field.data_key or name for name, field in query.items() if isinstance(field, List)}
         readers: list[tuple[str, Schema | None, Callable[[], Any]]] = [
@@ -55,7 +55,7 @@ class operation:
             # The last value of a repeated key, unless the field is a list.
             ("query", self.query, lambda: {key: x if key in lists else x[-1] for key, x in request.args.lists()}),
             ("body", self.body, read_body),
-            ("header", self.headers, lambda: read_headers(names)),
+            ("header", self.headers, lambda: read_headers(keys)),
         ]
         parts = [(place, schema.load, read) for place, schema, read in readers if schema]
         dump = self.response.dump if self.response else None

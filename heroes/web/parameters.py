@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import ValidationError, post_load, validates_schema
+from marshmallow import ValidationError, validates_schema
 from werkzeug.http import parse_etags
 
 from heroes.web.fields import BaseSchema, Integer, String, error, invalid
@@ -45,28 +45,32 @@ class PageQuery(BaseSchema):
             raise ValidationError({"after": [error("value_error", "after goes with sort=id only")]})
 
 
-def header(name: str, description: str, max_length: int | None = None) -> String:
-    """Return the field of a header."""
-    return String(data_key=name, max_length=max_length, metadata={"description": description})
+class Header(String):
+    """The value of a header."""
+
+    def __init__(self, name: str, description: str, max_length: int | None = None) -> None:
+        super().__init__(data_key=name, max_length=max_length, metadata={"description": description})
+
+
+class ETagsHeader(Header):
+    """A list of ETags, loaded as werkzeug.datastructures.ETags."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return parse_etags(super()._deserialize(value, attr, data, **kwargs))
 
 
 class CreateHeaders(BaseSchema):
-    idempotency_key = header(
+    idempotency_key = Header(
         "Idempotency-Key", "Within 24 hours the same key and body get the first response again", KEY_LENGTH
     )
 
 
 class ListHeaders(BaseSchema):
-    prefer = header("Prefer", "count=exact asks for X-Total-Count")
+    prefer = Header("Prefer", "count=exact asks for X-Total-Count")
 
 
 class ConditionHeaders(BaseSchema):
     """Headers of a GET, PATCH or DELETE of one row."""
 
-    if_match = header("If-Match", "ETags: 412 unless the current one is among them", ETAGS_LENGTH)
-    if_none_match = header("If-None-Match", "ETags: 304 or 412 if the current one is among them", ETAGS_LENGTH)
-
-    @post_load
-    def parse(self, data: dict[str, str], **kwargs: Any) -> dict[str, Any]:
-        """Return the ETags of each header."""
-        return {name: parse_etags(value) for name, value in data.items()}
+    if_match = ETagsHeader("If-Match", "ETags: 412 unless the current one is among them", ETAGS_LENGTH)
+    if_none_match = ETagsHeader("If-None-Match", "ETags: 304 or 412 if the current one is among them", ETAGS_LENGTH)

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
@@ -92,10 +92,20 @@ def check_request() -> None:
         raise NotFound
 
 
-def read_headers(names: Iterable[str]) -> dict[str, str]:
-    """Return those of the named headers that the request has. Raises BadRequest if Granian dropped the value of one."""
-    headers = {name: request.headers[name] for name in names if name in request.headers}
-    if request.environ.get("SERVER_SOFTWARE") == GRANIAN and not all(each.strip(", ") for each in headers.values()):
+def environ_key(header: str) -> str:
+    """Return the key of a header in the WSGI environ (PEP 3333)."""
+    key = header.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+def read_headers(keys: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the headers that the request has. Raises BadRequest if Granian dropped the value of one.
+
+    keys: the names of the headers, and their keys in the WSGI environ.
+    """
+    environ = request.environ
+    headers = {name: environ[key] for name, key in keys.items() if key in environ}
+    if environ.get("SERVER_SOFTWARE") == GRANIAN and not all(each.strip(", ") for each in headers.values()):
         # It gives "" for a value that is not ASCII, and joins two by a comma. Without its If-None-Match, for example, a
         # request would change a row that it must not.
         raise BadRequest
