@@ -78,7 +78,8 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
     staged = Table(
         f"{table.name}_import",
         MetaData(),
-        Column("line", Int64, primary_key=True),
+        # SQLite's rowid. On PostgreSQL an index would cost more than the one sort that it saves.
+        Column("line", Int64, primary_key=not postgresql),
         *(Column(name, table.c[name].type) for name in names),
         schema="pg_temp" if postgresql else "temp",
         prefixes=["TEMPORARY"],
