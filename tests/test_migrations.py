@@ -1,5 +1,6 @@
 """Only migrations create the schema, and a database of the tutorial is adopted."""
 
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -323,6 +324,27 @@ def test_a_migration_may_take_longer_than_a_request(empty_database_url: str) -> 
         assert tables() == set(db.metadata.tables)
         db.session.remove()
         db.engine.dispose()
+
+
+@sqlite_only
+@pytest.mark.parametrize("at", ["before", "left"])
+def test_migrations_of_two_branches_are_applied(
+    at: str, database_url: str, query: Query, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two developers have each added one. `flask db merge` needs an app that starts."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.directory, folder)
+    (head,) = ScriptDirectory(str(folder)).get_heads()
+    for name in ("left", "right"):
+        script = f'revision, down_revision = "{name}", "{head}"\n\n\ndef upgrade(): ...\n'
+        (folder / f"versions/{name}.py").write_text(script)
+    monkeypatch.setattr(migrate, "directory", str(folder))
+    if at == "left":
+        query("UPDATE alembic_version SET version_num = 'left'")
+
+    create_app({"SQLALCHEMY_DATABASE_URI": database_url})
+
+    assert sorted(query("SELECT version_num FROM alembic_version")) == [("left",), ("right",)]
 
 
 def test_the_newest_revisions_are_alembic_s_heads() -> None:

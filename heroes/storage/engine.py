@@ -103,7 +103,7 @@ def upgrade_if_behind() -> None:
     with db.engine.connect() as connection:
         behind = is_behind(connection)
     if behind:
-        upgrade()
+        upgrade(revision="heads")  # several, until branches are merged
 
 
 def check_role(engine: Engine) -> None:

@@ -22,9 +22,9 @@ def is_behind(connection: Connection) -> bool:
     A revision unknown to this release is a newer one if the tables have all columns, otherwise another program's.
     """
     known = known_revisions(current_app.extensions["migrate"].directory)
-    newest = [known.get(revision) for revision in MigrationContext.configure(connection).get_current_heads()]
-    if None not in newest:
-        return not newest or False in newest
+    current = set(MigrationContext.configure(connection).get_current_heads())
+    if current <= known.keys():
+        return current != {revision for revision, newest in known.items() if newest}
     columns = inspect(connection).get_multi_columns()
     found = {(table, column["name"]) for (_, table), described in columns.items() for column in described}
     return any((name, column.name) not in found for name, table in db.metadata.tables.items() for column in table.c)
