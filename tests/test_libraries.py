@@ -512,6 +512,28 @@ def test_a_rule_without_its_slash_keeps_its_subdomain() -> None:
         assert client.get(path, base_url="http://example.test").status_code == 404
 
 
+def test_a_rule_without_its_slash_leaves_options_to_the_view() -> None:
+    app = Flask("options")
+    app.add_url_rule("/own/", "own", lambda: ["own"], methods=["GET", "OPTIONS"])
+    app.add_url_rule("/automatic/", "automatic", lambda: ["never"])
+    match_without_slash(app)
+
+    client = app.test_client()
+    for path in ("/own", "/own/"):
+        assert client.options(path).json == ["own"]
+    for path in ("/automatic", "/automatic/"):
+        assert set(client.options(path).allow) == {"GET", "HEAD", "OPTIONS"}
+
+
+def test_a_rule_that_only_builds_urls_is_not_matched_without_its_slash() -> None:
+    app = Flask("building")
+    app.add_url_rule("/elsewhere/", "elsewhere", build_only=True)
+    match_without_slash(app)
+
+    client = app.test_client()
+    assert [client.get(path).status_code for path in ("/elsewhere", "/elsewhere/")] == [404, 404]
+
+
 def test_a_view_with_several_methods_is_documented(app: Flask) -> None:
     @app.route("/both", methods=["GET", "PUT"])
     @operation(response=HeroPublic)

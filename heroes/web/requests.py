@@ -139,6 +139,7 @@ def match_without_slash(app: Flask) -> None:
     # Werkzeug's `strict_slashes=False` matches such a path as well, but a wrong method is then a 404 instead of a 405.
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
-            same: dict[str, Any] = {"defaults": rule.defaults, "redirect_to": rule.redirect_to}
-            same |= {"subdomain": rule.subdomain, "host": rule.host}
-            app.add_url_rule(rule.rule.removesuffix("/"), rule.endpoint, methods=rule.methods - {"OPTIONS"}, **same)
+            # Flask sets it on each rule: whether it answers OPTIONS itself.
+            automatic = getattr(rule, "provide_automatic_options", None)
+            same = rule.get_empty_kwargs()
+            app.add_url_rule(rule.rule.removesuffix("/"), provide_automatic_options=automatic, **same)
