@@ -1,5 +1,6 @@
 """Each library behaves as its documentation says, when a view, a schema or a column is added."""
 
+import collections
 import datetime
 import decimal
 import subprocess
@@ -101,6 +102,15 @@ def test_engine_options_and_binds_are_honoured() -> None:
 def test_a_schema_dumps(given: Any) -> None:
     assert HeroPublic().dump(given) == ROW
     assert HeroPublic(many=True).dump([given]) == [ROW]
+
+
+@pytest.mark.parametrize("kind", [dict, partial(collections.defaultdict, str)], ids=["dict", "defaultdict"])
+def test_a_dotted_attribute_is_a_path(kind: Any) -> None:
+    class Public(own.BaseSchema):
+        city = own.String(attribute="address.city")
+
+    assert Public().dump(kind({"address": {"city": "Berlin"}, "address.city": "Rome"})) == {"city": "Berlin"}
+    assert Public().dump(kind({"address": {"city": "Berlin"}})) == {"city": "Berlin"}
 
 
 def test_a_schema_dumps_a_row(app: Flask, client: FlaskClient) -> None:

@@ -153,6 +153,8 @@ class BaseSchema(Schema):
 
     def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
         """Return the value that a field dumps. A row is a dict, which needs none of marshmallow's other ways."""
+        if "." in attr:  # a path
+            return super().get_attribute(obj, attr, default)
         try:
             return obj[attr]
         except (KeyError, IndexError, TypeError, AttributeError):
