@@ -1,5 +1,6 @@
 """gunicorn's settings, read by `gunicorn wsgi:app` in this directory."""
 
+import atexit
 import os
 import runpy
 import shutil
@@ -64,7 +65,9 @@ if settings["METRICS"] and find_spec("prometheus_client"):
     # this one was started with, so it makes its own.
     if given != "PROMETHEUS_MULTIPROC_DIR":
         folder = tempfile.mkdtemp("", "heroes-metrics-", os.environ.get("TMPDIR", worker_tmp_dir))
-        os.environ |= {"PROMETHEUS_MULTIPROC_DIR": folder, "HEROES_METRICS_OWNER": str(os.getpid())}
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        # Not in on_exit(), which --check-config does not call.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     from prometheus_client.multiprocess import mark_process_dead  # it looks for the folder when it is imported
 
@@ -81,7 +84,6 @@ if settings["METRICS"] and find_spec("prometheus_client"):
 
     on_reload = when_ready
 
-    def on_exit(server: Any) -> None:
-        """Remove the folder if this process made it."""
-        if os.environ.get("HEROES_METRICS_OWNER") == str(os.getpid()):
-            shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    def post_fork(server: Any, worker: Any) -> None:
+        """Leave the removal of the folder to the master."""
+        atexit.unregister(shutil.rmtree)

@@ -1,12 +1,15 @@
 """/metrics: requests, durations and connections in use, over several workers and after they have been replaced."""
 
+import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -259,13 +262,29 @@ def test_folder_given_by_the_operator_is_kept(serve: Callable[..., Server], tmp_
     folder = tmp_path / "given"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    # An owner that an environment of before has left behind.
-    settings = {"METRICS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder), "HEROES_METRICS_OWNER": "1"}
+    settings = {"METRICS": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder)}
     for environment in (settings | measured(), settings):
         server = serve(**environment)
         assert scrape(server)["db_connections_max",] == 3
         assert server.stop() == 0
         assert (folder / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--check-config", "--daemon"])
+def test_gunicorn_leaves_no_folder_if_it_does_not_stay_in_the_foreground(
+    option: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    settings = {"DATABASE_URL": sqlite_url, "BIND": "127.0.0.1:0", "METRICS": "1", "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--workers=1", f"--pid={tmp_path}/pid", option]
+    subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, timeout=30, check=True)
+    if option == "--daemon":
+        pid = wait_until(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text()))
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not psutil.pid_exists(pid))
+
+    assert list(folder.iterdir()) == []
 
 
 @sqlite_only
