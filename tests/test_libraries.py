@@ -326,6 +326,19 @@ def test_a_keyed_post_needs_no_operation(app: Flask) -> None:
     assert (first.json, again.json, again.headers["Idempotent-Replayed"]) == (public(), public(), "true")
 
 
+def test_a_method_view_without_an_operation_reads_its_body_itself(app: Flask) -> None:
+    class Uploads(flask.views.MethodView):
+        def post(self) -> str:
+            flask.request.max_content_length = 10
+            return flask.request.stream.read().decode()
+
+    app.add_url_rule("/uploads", view_func=Uploads.as_view("uploads"))
+
+    client = app.test_client()
+    assert client.post("/uploads", data="ten bytes!").text == "ten bytes!"
+    assert client.post("/uploads", data="eleven byte").status_code == 413
+
+
 class Lengths(flask.views.MethodView):
     """Views that answer with the length of the body."""
 

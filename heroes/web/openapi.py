@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 
 from heroes.config import TOKENLESS_METHODS, VERSION
 from heroes.web.fields import Integer, String
+from heroes.web.requests import find_operation
 from heroes.web.responses import json_response
 
 
@@ -128,19 +129,16 @@ def document(app: Flask) -> dict[str, Any]:
         spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     paths = {rule.rule for rule in app.url_map.iter_rules()}
     for rule in app.url_map.iter_rules():
-        view: Any = app.view_functions[rule.endpoint]
+        view = app.view_functions[rule.endpoint]
         # Of two rules that differ by a slash at the end, only the one with it.
         if f"{rule.rule}/" in paths:
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            # The methods of a class-based view can have operations of their own.
-            own = getattr(view, "view_class", None)
-            views = (view, getattr(own, method.lower(), None), getattr(own, "dispatch_request", None))
-            documented = [each for each in views if hasattr(each, "operation")]
+            documented = find_operation(view, method)
             if not documented:
                 continue
-            described = describe(documented[0], path, method.lower(), plugin.resolver)
+            described = describe(documented, path, method.lower(), plugin.resolver)
             if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
                 described["security"] = [{"bearer": []}]
                 described["responses"][401] = NOT_AUTHENTICATED

@@ -27,6 +27,13 @@ DATES = {"HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE"}
 HOST = re.compile(r"(?P<name>\[[\w.~!$&'()*+,;=%:-]*\]|[\w.~!$&'()*+,;=%-]*)(?::[0-9]*)?", re.ASCII)
 
 
+def find_operation(view: Any, method: str) -> Any:
+    """Return the function that has an operation: the view or, if it is class-based, one of its methods; else None."""
+    own = getattr(view, "view_class", None)
+    functions = (view, getattr(own, method.lower(), None), getattr(own, "dispatch_request", None))
+    return next((each for each in functions if hasattr(each, "operation")), None)
+
+
 def read_whole_body(environ: WSGIEnvironment) -> None:
     """Read the body, which `request` keeps for views. Raise a 400, 411 or 413 if it is incomplete or too large."""
     length, coding = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
@@ -45,7 +52,7 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
                 pass
         raise LengthRequired
     view = current_app.view_functions.get(request.endpoint or "")
-    if length and view and not hasattr(view, "operation") and not hasattr(view, "view_class"):
+    if length and view and not find_operation(view, request.method):
         # An ordinary Flask view reads its body itself: as a stream, or with a limit of its own. Werkzeug refuses a body
         # that is shorter than its length, but not if the server marks the end of the input.
         environ.pop("wsgi.input_terminated", None)
