@@ -557,6 +557,13 @@ def test_a_rule_that_only_builds_urls_is_not_matched_without_its_slash() -> None
     assert [client.get(path).status_code for path in ("/elsewhere", "/elsewhere/")] == [404, 404]
 
 
+def test_a_rule_without_a_view_is_left_out_of_the_document(app: Flask) -> None:
+    app.add_url_rule("/elsewhere", "elsewhere", build_only=True)
+    app.add_url_rule("/moved", "moved", redirect_to="/heroes/")
+
+    assert not {"/elsewhere", "/moved"} & set(app.test_client().get("/openapi.json").get_json()["paths"])
+
+
 def test_a_view_with_several_methods_is_documented(app: Flask) -> None:
     @app.route("/both", methods=["GET", "PUT"])
     @operation(response=HeroPublic)

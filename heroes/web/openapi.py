@@ -129,7 +129,7 @@ def document(app: Flask) -> dict[str, Any]:
         spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     paths = {rule.rule for rule in app.url_map.iter_rules()}
     for rule in app.url_map.iter_rules():
-        view = app.view_functions[rule.endpoint]
+        view = app.view_functions.get(rule.endpoint)
         # Of two rules that differ by a slash at the end, only the one with it.
         if f"{rule.rule}/" in paths:
             continue
