@@ -564,6 +564,16 @@ def test_a_rule_without_a_view_is_left_out_of_the_document(app: Flask) -> None:
     assert not {"/elsewhere", "/moved"} & set(app.test_client().get("/openapi.json").get_json()["paths"])
 
 
+def test_an_operation_leaves_g_to_the_developer(app: Flask) -> None:
+    @app.before_request
+    def note() -> None:
+        flask.g.operation = "mine"
+
+    app.add_url_rule("/noted", view_func=operation()(lambda: flask.g.operation))
+
+    assert app.test_client().get("/noted").json == "mine"
+
+
 def test_a_view_with_several_methods_is_documented(app: Flask) -> None:
     @app.route("/both", methods=["GET", "PUT"])
     @operation(response=HeroPublic)

@@ -39,8 +39,8 @@ def init_app(app: Flask) -> None:
 
     @app.before_request
     def begin() -> None:
-        g.in_flight = in_flight.labels(*method_and_route())
-        g.in_flight.inc()
+        g.heroes_in_flight = in_flight.labels(*method_and_route())
+        g.heroes_in_flight.inc()
 
     @app.after_request
     def count(response: Response) -> Response:
@@ -51,8 +51,8 @@ def init_app(app: Flask) -> None:
 
     @app.teardown_request
     def end(error: BaseException | None) -> None:
-        if "in_flight" in g:
-            g.pop("in_flight").dec()
+        if "heroes_in_flight" in g:
+            g.pop("heroes_in_flight").dec()
 
     def announce() -> None:
         """Set what does not change. After a fork, with --preload, each worker has to do it for itself."""

@@ -78,7 +78,7 @@ class operation:
             if failures:
                 abort(422, failures)
             # For what has to make the response itself: see Resource.create().
-            g.operation = self
+            g.heroes_operation = self
             result = current_app.ensure_sync(view)(*this, *arguments, **named)
             content, *rest = result if isinstance(result, tuple) else (result,)
             if isinstance(content, Response):
