@@ -557,6 +557,17 @@ def test_a_rule_that_only_builds_urls_is_not_matched_without_its_slash() -> None
     assert [client.get(path).status_code for path in ("/elsewhere", "/elsewhere/")] == [404, 404]
 
 
+def test_a_title_in_the_metadata_is_documented(app: Flask) -> None:
+    class Body(own.BaseSchema):
+        name = own.String(metadata={"title": "Full name"})
+        born = fields.Date(metadata={"title": "Date of birth"})
+
+    app.add_url_rule("/titled", view_func=operation(body=Body)(lambda body: body), methods=["PUT"])
+
+    properties = app.test_client().get("/openapi.json").get_json()["components"]["schemas"]["Body"]["properties"]
+    assert [each["title"] for each in properties.values()] == ["Full name", "Date of birth"]
+
+
 def test_a_rule_without_a_view_is_left_out_of_the_document(app: Flask) -> None:
     app.add_url_rule("/elsewhere", "elsewhere", build_only=True)
     app.add_url_rule("/moved", "moved", redirect_to="/heroes/")

@@ -57,7 +57,8 @@ blueprint = Blueprint("docs", __name__, static_folder=ASSETS, static_url_path="/
 
 def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     """Describe a field as FastAPI does. apispec calls this; `ret` is its own description of the field."""
-    title = {"title": (field.name or "").replace("_", " ").title()} if isinstance(field.parent, Schema) else {}
+    needs_title = isinstance(field.parent, Schema) and "title" not in ret
+    title = {"title": (field.name or "").replace("_", " ").title()} if needs_title else {}
     if field.allow_none or getattr(field.parent, "partial", None):
         ret.pop("default", None)
     if isinstance(field, fields.Decimal):
