@@ -171,6 +171,17 @@ def test_hooks_and_nested_schemas_work_and_their_errors_are_located(app: Flask) 
     assert document["components"]["schemas"]["League"]["properties"]["founded"]["format"] == "date"
 
 
+def test_schema_that_nests_itself_rejects_a_body_that_is_nested_too_deep(app: Flask) -> None:
+    class Tree(own.BaseSchema):
+        branches = fields.List(fields.Nested(lambda: Tree()))
+
+    app.add_url_rule("/trees", view_func=operation(body=Tree, response=Tree)(lambda tree: tree), methods=["POST"])
+
+    deep = b'{"branches":[' * 400 + b"]}" * 400
+    response = app.test_client().post("/trees", data=deep, content_type="application/json")
+    assert (response.status_code, response.json) == (400, {"detail": "There was an error parsing the body"})
+
+
 def test_several_errors_of_one_field_are_reported_one_by_one(app: Flask) -> None:
     class League(own.BaseSchema):
         name = own.String(required=True)

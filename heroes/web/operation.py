@@ -7,11 +7,12 @@ from typing import Any
 from flask import abort, current_app, g, request
 from marshmallow import Schema, ValidationError
 from marshmallow.fields import List
+from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response
 
 from heroes.web.errors import OUT_OF_RANGE, located_errors
 from heroes.web.fields import Error
-from heroes.web.requests import environ_key, read_body, read_headers
+from heroes.web.requests import UNREADABLE, environ_key, read_body, read_headers
 from heroes.web.responses import json_response
 
 SchemaLike = Schema | type[Schema] | None
@@ -71,6 +72,9 @@ class operation:
                 except (ValidationError, OverflowError) as error:
                     failures += located_errors(getattr(error, "messages", OUT_OF_RANGE), place)
                     continue
+                except RecursionError:
+                    # The body is nested too deep, for json or for a schema that nests itself.
+                    raise BadRequest(UNREADABLE) from None
                 if place in ("query", "body"):
                     arguments.append(loaded)
                 else:

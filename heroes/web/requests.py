@@ -130,8 +130,8 @@ def read_body() -> Any:
         return json.loads(body)
     except json.JSONDecodeError as failure:
         abort(422, [error("json_invalid", error=failure.msg) | {"loc": ["body", failure.pos]}])
-    except (ValueError, RecursionError):
-        # Not UTF-8, -16 or -32; an integer of more digits than Python reads; nested too deep.
+    except ValueError:
+        # Not UTF-8, -16 or -32; an integer of more digits than Python reads.
         raise BadRequest(UNREADABLE) from None
 
 
