@@ -31,7 +31,7 @@ class PageQuery(BaseSchema):
     """A page of a list. A subclass adds `sort`, and filters: every other field is one.
 
     A filter is named after a column (equal), or that with `min_` or `max_` in front (greater or equal, less or equal).
-    It can't have a data_key.
+    It can't have a data_key or an attribute: the Link to the next page would lack it.
     """
 
     offset = Integer(ge=0, load_default=0, metadata={"description": "How many to skip"})
