@@ -2,18 +2,36 @@
 
 import fcntl
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.constants import HERO, Query, sqlite_only
+from tests.constants import HERO, ROOT, Query, sqlite_only
 from tests.servers import Server, wait_until
 
-pytestmark = sqlite_only
 GEVENT = {"GUNICORN_CMD_ARGS": "--worker-class gevent"}
+GIVE_UP = """
+from gevent import monkey
+monkey.patch_all()
+import fcntl, os, sys, threading
+from heroes.storage.locks import PoolTimeout, hold_writer_lock
+
+other, threads = os.open(sys.argv[1], os.O_RDONLY), threading.Lock()
+fcntl.flock(other, fcntl.LOCK_EX)
+try:
+    with hold_writer_lock(sys.argv[1], threads, 0.01):
+        raise AssertionError
+except PoolTimeout:
+    fcntl.flock(other, fcntl.LOCK_UN)
+threads.acquire()  # when the attempt is over
+fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+"""
 
 
+@sqlite_only
 def test_gevent_worker_loses_no_write_of_concurrent_clients(serve: Callable[..., Server], query: Query) -> None:
     server = serve(WEB_CONCURRENCY="2", **GEVENT)
 
@@ -32,6 +50,7 @@ def test_gevent_worker_loses_no_write_of_concurrent_clients(serve: Callable[...,
     assert server.stop() == 0
 
 
+@sqlite_only
 def test_gevent_worker_reads_while_a_write_waits(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(DATABASE_TIMEOUT="2", **GEVENT)
     descriptor = os.open(tmp_path, os.O_RDONLY)
@@ -47,3 +66,7 @@ def test_gevent_worker_reads_while_a_write_waits(serve: Callable[..., Server], t
     finally:
         os.close(descriptor)
     assert server.client(keep_alive=False).send("POST", "/heroes/", HERO).status == 200
+
+
+def test_attempt_that_was_given_up_leaves_the_lock_to_others(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", GIVE_UP, tmp_path], cwd=ROOT, check=True, timeout=30)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,9 @@ def hold_writer_lock(directory: str, threads: threading.Lock, timeout: float) ->
 
     def release(_: object = None) -> None:
         if descriptor is not None:
+            # Closing would unlock, too, but gevent defers it.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
         threads.release()
 
@@ -73,11 +76,7 @@ def hold_writer_lock(directory: str, threads: threading.Lock, timeout: float) ->
                 locked.result()
         except OSError as error:
             raise OperationalError("LOCK", None, sqlite3.OperationalError(error.strerror)) from error
-        try:
-            yield
-        finally:
-            # Closing would unlock, too, but gevent defers it.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        yield
     finally:
         if locked:
             # After a timeout nobody else starts a thread that waits, or opens a descriptor, until this one is through.
