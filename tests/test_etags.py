@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import event
 
 from heroes import create_app
 from heroes.extensions import db
@@ -182,6 +183,22 @@ def tutorials(empty_database_url: str) -> Iterator[Flask]:
     yield app
     with app.app_context():
         db.engine.dispose()
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+def test_without_a_condition_a_hero_that_is_created_meanwhile_is_404(
+    app: Flask, client: FlaskClient, query: Query, method: str
+) -> None:
+    def create(connection: object, cursor: object, statement: str, *_: object) -> None:
+        # As an import does, which keeps the ids of its file.
+        if statement.startswith("SELECT hero"):
+            query("INSERT INTO hero (id, name, secret_name) VALUES (1, '', '')")
+
+    with app.app_context():
+        event.listen(db.engine, "before_cursor_execute", create)
+    response = client.open("/heroes/1", method=method, json={"age": 1})
+
+    assert (response.status_code, response.json) == (404, {"detail": "Hero not found"})
 
 
 @sqlite_only

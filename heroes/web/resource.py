@@ -144,6 +144,9 @@ class Resource:
             changed = None if changes is None else frozenset(changes)
             row = write(self.write_statement(changed, not if_match.star_tag, bool(excluded)), parameters)
         if row is None:
+            if if_match.star_tag and not (if_none_match.star_tag or excluded):
+                # Not 412 if an import or a reused id brings the row back meanwhile.
+                abort(404, self.errors[404])
             self.find(row_id)
             abort(412, self.errors[412])
         return row
