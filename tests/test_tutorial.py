@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from flask.testing import FlaskClient
 
 from tests.constants import HERO, on_gunicorn, public
@@ -55,3 +56,10 @@ def test_ids_are_never_reused(client: FlaskClient) -> None:
     client.delete(f"/heroes/{first}")
 
     assert client.post("/heroes/", json=HERO).get_json()["id"] == first + 1
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/heroes/"), ("GET", "/heroes/"), ("GET", "/health/live")])
+def test_offer_of_a_websocket_is_ignored(client: FlaskClient, method: str, path: str) -> None:
+    offer = {"Connection": "Upgrade", "Upgrade": "websocket"}
+
+    assert client.open(path, method=method, json=HERO, headers=offer).status_code == 200

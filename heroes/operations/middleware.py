@@ -25,11 +25,13 @@ STATUS_LINES = {str(each.value): f"{each.value} {each.phrase}" for each in HTTPS
 
 
 def normalize_target(environ: WSGIEnvironment) -> None:
-    """Make the target and the method what they are on uvicorn, the tutorial's server."""
+    """Make the target, the method and an upgrade what they are on uvicorn, the tutorial's server."""
     environ.setdefault("PATH_INFO", "")  # PEP 3333 lets a server omit it if it is empty
     # Methods are case-sensitive (RFC 9110, 9.1); Werkzeug upper-cases them. Keep "get" from matching GET.
     if not environ["REQUEST_METHOD"].isupper():
         environ["REQUEST_METHOD"] = f"UNKNOWN-{environ['REQUEST_METHOD']}"
+    # A server may ignore Upgrade (RFC 9110, 7.8). If a client offers a WebSocket, Werkzeug matches none of the routes.
+    environ.pop("HTTP_UPGRADE", None)
     # "#" is not allowed in a target (RFC 9112, 3.2). gunicorn truncates there, uvicorn does not.
     if "#" in environ.get("RAW_URI", ""):
         path, _, environ["QUERY_STRING"] = environ["RAW_URI"].partition("?")
