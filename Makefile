@@ -39,8 +39,9 @@ lint: $(VENV)/dev  ## ruff, mypy --strict, import-linter
 record: $(VENV)/test .venv-oracle/done  ## record the tutorial's responses again
 	$(BIN)/python -m tests.contract.record
 
-parity: $(VENV)/test .venv-oracle/done  ## compare 10,000 random requests with the tutorial, three times
+parity: $(VENV)/test .venv-oracle/done  ## compare 10,000 random requests with the tutorial, four times
 	for seed in $${SEEDS:-1 2 3}; do $(BIN)/python -m tests.contract.parity --requests 10000 --seed $$seed || exit 1; done
+	$(BIN)/python -m tests.contract.parity --requests 10000 --server granian
 
 drill: $(VENV)/test  ## kill workers, servers and a primary under load, and cut hosts off
 	$(BIN)/python -m tests.drills
