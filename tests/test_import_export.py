@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
@@ -158,6 +159,19 @@ def test_new_heroes_get_new_ids(runner: FlaskCliRunner, client: FlaskClient, que
     assert [hero[1:] for hero in heroes] == [("A", None), ("B", None), ("C", None), ("D", 5), ("E", None)]
     assert [hero[0] for hero in heroes[:2]] == [41, 7]
     assert 41 < heroes[2][0] < heroes[3][0] < created
+
+
+@postgres_only
+def test_an_import_of_new_heroes_makes_no_writer_wait(
+    database_url: str, runner: FlaskCliRunner, query: Query, tmp_path: Path
+) -> None:
+    (tmp_path / "new.csv").write_text("name,secret_name\nA,a\n")
+    with psycopg.connect(database_url) as writer:
+        writer.execute("INSERT INTO hero (name, secret_name) VALUES ('B', 'b')")
+        imported = runner.invoke(args=["heroes", "import", str(tmp_path / "new.csv")])
+
+    assert imported.stderr == "1 heroes imported\n"
+    assert query("SELECT id, name FROM hero ORDER BY id") == [(1, "B"), (2, "A")]
 
 
 def test_imported_hero_has_the_defaults_of_a_new_one(

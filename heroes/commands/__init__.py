@@ -108,15 +108,16 @@ def move_rows(connection: Connection, staged: Table, table: Table, errors: Impor
     """Insert the staged rows into the table, commit, and return their number. Rows whose id is taken are errors."""
     postgresql = connection.dialect.name == "postgresql"
     quoted = connection.dialect.identifier_preparer.format_table(table)
-    if postgresql:
-        connection.exec_driver_sql(f"LOCK TABLE {quoted} IN SHARE ROW EXCLUSIVE MODE")
-    else:
+    if not postgresql:
         connection.exec_driver_sql("COMMIT")
         # 16 MB hold most of the indexes; with the default of 2 MB a million rows take half as long again.
         connection.exec_driver_sql("PRAGMA cache_size = -16000")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     line, *columns = staged.c
     if "id" in staged.c:
+        if postgresql:
+            # A new row must not take one of the ids after they were checked.
+            connection.exec_driver_sql(f"LOCK TABLE {quoted} IN SHARE ROW EXCLUSIVE MODE")
         # Of each id that is not in the table, the first line.
         free = select(func.min(line)).where(~exists().where(table.c.id == staged.c.id)).group_by(staged.c.id)
         taken = select(line).except_(free)
