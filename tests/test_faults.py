@@ -391,6 +391,20 @@ def test_character_that_the_database_lacks_is_400(
     dispose(app)
 
 
+@postgres_only
+@pytest.mark.parametrize("last", [1, 2**63 - 1], ids=["behind the ids", "at its end"])
+def test_sequence_without_a_free_id_is_503(
+    refused: Callable[..., None], client: FlaskClient, query: Query, caplog: pytest.LogCaptureFixture, last: int
+) -> None:
+    client.post("/heroes/", json=SECRET)
+    query(f"SELECT setval('hero_id_seq', {last})")
+    refused("POST", "/heroes/", SECRET)
+    assert "hero_pkey" in caplog.text or "hero_id_seq" in caplog.text
+    query("SELECT setval('hero_id_seq', max(id)) FROM hero")
+
+    assert client.post("/heroes/", json=SECRET).get_json()["id"] == 3
+
+
 def test_unreachable_server_is_503(caplog: pytest.LogCaptureFixture) -> None:
     app = create_app({"SQLALCHEMY_DATABASE_URI": "postgresql://user:sentinel@127.0.0.1:1/heroes"})
 

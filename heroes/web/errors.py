@@ -17,11 +17,13 @@ from heroes.web.fields import Error, error
 from heroes.web.responses import json_response
 
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes. The database can't serve: it is read-only, lacks a
-# privilege, a table or a column (on SQLite these are OperationalErrors), or is damaged.
-CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "XX001", "XX002", "SQLITE_NOTADB"}
+# privilege, a table, a column (on SQLite these are OperationalErrors) or further ids, or is damaged.
+CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "2200H", "XX001", "XX002", "SQLITE_NOTADB"}
 CANNOT_SERVE |= {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+# A unique violation's detail, in any language, and an INSERT without that column.
+TAKEN_ID, NO_ID = re.compile(r"[^(]*\(id\)=\("), re.compile(r"INSERT INTO [^(]+\((?!id\b|[^)]* id\b)")
 # Werkzeug's own descriptions are prose: the name of the status replaces them.
 NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]
 # What marshmallow's fields raise an OverflowError for, such as a date that leaves the calendar in UTC.
@@ -68,11 +70,16 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     """Return a 503 if the database can't serve, a 409 if a constraint is violated, else a 500, which is a bug."""
     # A message that quotes a row or a value must not be logged. sqlite3 quotes what it can't decode.
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
-    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
-    message, *_ = re.split(r"\n| with text ", str(primary or error.orig))
-    message = f"{code} {'' if code.startswith(QUOTING) else message} [{error.statement}]"
+    diag = getattr(error.orig, "diag", None)
+    message, *_ = re.split(r"\n| with text ", str(getattr(diag, "message_primary", None) or error.orig))
+    quoting = code.startswith(QUOTING) and code not in CANNOT_SERVE
+    message = f"{code} {'' if quoting else message} [{error.statement}]"
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
+    taken = TAKEN_ID.match(str(getattr(diag, "message_detail", "")))
+    if code in UNIQUE and taken and NO_ID.match(str(error.statement)):
+        # PostgreSQL's sequence generated an id that a row has: a restore may have left out the sequence.
+        return unavailable(message)
     if code in FOREIGN_KEY:
         if request.method == "DELETE":
             return exceptions.Conflict("Still in use")
