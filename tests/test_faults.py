@@ -625,6 +625,21 @@ def test_unresponsive_host_is_503_after_the_timeout() -> None:
     dispose(app)
 
 
+def test_error_of_an_earlier_attempt_to_connect_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    threads = threading.active_count()
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        app = create_app({"SQLALCHEMY_DATABASE_URI": f"postgresql://a@127.0.0.1:{port}/a?connect_timeout=2"})
+        # The last ones give up an attempt that is still waiting.
+        assert [app.test_client().get("/heroes/").status_code for _ in range(3)] == [503, 503, 503]
+    wait_until(lambda: threading.active_count() <= threads)
+    caplog.clear()
+
+    assert app.test_client().get("/heroes/").status_code == 503
+    assert "refused" in caplog.text
+    dispose(app)
+
+
 @postgres_only
 def test_connection_without_a_thread_is_503(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(thread: threading.Thread) -> None:

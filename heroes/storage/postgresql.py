@@ -73,7 +73,7 @@ class Connector:
     """Connect in the background, one attempt at a time, and let no request wait for long.
 
     Otherwise all threads would wait for a host that was cut off, and none would be left for /health. A later request
-    takes the connection, or the error, of an attempt that was given up.
+    takes the connection of an attempt that was given up, but not its error, which may be of an outage that is over.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Connector:
         deadline = time.monotonic() + (WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT)
         # The holder releases the lock by its deadline, so the threads behind it stop waiting then.
         with self.lock:
-            if self.attempt is None:
+            if self.attempt is None or (self.attempt.done() and self.attempt.exception()):
                 self.deadline = deadline
                 self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
             wait([self.attempt], max(0.0, self.deadline - time.monotonic()))
