@@ -194,6 +194,23 @@ def test_prepared_statements_of_a_connection(database_url: str, query: str, prep
 
 
 @postgres_only
+def test_prepared_statements_are_dropped_after_a_new_type_of_a_column(empty_database_url: str) -> None:
+    migrated(empty_database_url)
+    url = f"{empty_database_url}{'&' if '?' in empty_database_url else '?'}prepare_threshold=1"
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url, "GUNICORN_THREADS": 1})
+    client = app.test_client()
+    for _ in range(3):
+        client.post("/heroes/", json=HERO)
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("ALTER TABLE hero ALTER age TYPE int")
+    statuses = [client.post("/heroes/", json=HERO).status_code for _ in range(2)]
+    with app.app_context():
+        db.engine.dispose()
+
+    assert statuses == [503, 200]
+
+
+@postgres_only
 def test_reads_survive_a_new_type_of_a_column(empty_database_url: str) -> None:
     migrated(empty_database_url)
     app = create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url, "GUNICORN_THREADS": 1})

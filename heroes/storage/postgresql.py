@@ -16,6 +16,8 @@ from heroes.storage.locks import in_background
 MAX_CONNECT_WAIT = 2
 WAIT_AFTER_FAILURE = 0.5
 READ_ONLY = "25006"  # SQLSTATE of a write on a standby, or on a server that was made read-only
+# The function of the server that fails if a prepared statement returns columns of another type than before.
+OUTDATED_PLAN = "RevalidateCachedQuery"
 STANDBY_TARGETS = {"any", "prefer-standby", "read-only", "standby"}  # targets that may be read-only for good
 # The URL parameters that are ours, not libpq's. In any other form they are left to libpq, which refuses them.
 OWN_PARAMETERS = re.compile(r"(?<=[?&])(pgbouncer|prepare_threshold)=(\w+)(?:&|$)")
@@ -99,16 +101,18 @@ class Connector:
 
 
 def listen(engine: Engine, target: str | None) -> None:
-    """Connect with Connector, and give up connections to a primary that became read-only, but not to a standby.
+    """Connect with Connector. Give up connections to a primary that became read-only, and those with an outdated plan.
 
-    target: target_session_attrs of the URL.
+    target: target_session_attrs of the URL; a connection to a standby that it asks for is kept.
     """
     connector = Connector()
     event.listen(engine, "do_connect", connector)
 
     @event.listens_for(engine, "handle_error")
     def disconnect(context: ExceptionContext) -> None:
-        if target not in STANDBY_TARGETS and getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        diag = getattr(context.original_exception, "diag", None)
+        became_read_only = target not in STANDBY_TARGETS and getattr(diag, "sqlstate", None) == READ_ONLY
+        if became_read_only or getattr(diag, "source_function", None) == OUTDATED_PLAN:
             context.is_disconnect = True
         if context.is_disconnect:
             connector.failed = True
