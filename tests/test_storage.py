@@ -410,6 +410,7 @@ def test_mode_ro_rejects_writes(app: Flask, client: FlaskClient, database_url: s
         "sqlite:///file://secret/heroes.db?uri=true",
         "sqlite:///file:/nowhere/secret.db?mode=ro&uri=true",
         "postgres://secret@host:99999/heroes",
+        "postgres://secret@host..example/heroes",
     ],
 )
 def test_invalid_url_is_one_line_without_the_url(url: str) -> None:

@@ -65,6 +65,9 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], bool]:
         arguments["options"] = f"{SERVER_OPTIONS.format(timeout)} {options}"
     if any(not port.isdecimal() or int(port) > MAX_PORT for port in str(arguments.get("port", "")).split(",") if port):
         raise ValueError("a port is a number of 16 bits")
+    for host in arguments.get("host", "").split(","):
+        if not host.startswith(("/", "@")):  # the path of a socket
+            host.encode("idna")  # as getaddrinfo() does: its UnicodeError would be that of every request
     if "," in arguments.get("host", ""):
         # The host that takes writes, also after a failover.
         arguments.setdefault("target_session_attrs", "read-write")
