@@ -405,6 +405,20 @@ def test_sequence_without_a_free_id_is_503(
     assert client.post("/heroes/", json=SECRET).get_json()["id"] == 3
 
 
+def test_text_of_a_sql_ascii_database_that_is_not_utf_8_is_503(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
+    url = new_database(postgres, "ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
+    migrated(url)
+    with psycopg.connect(url, client_encoding="SQL_ASCII") as connection:
+        connection.execute(b"INSERT INTO hero (name, secret_name) VALUES ('\xe9', 's')")
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url})
+
+    assert app.test_client().get("/heroes/").status_code == 503
+    [message] = errors(caplog)
+    assert "22021" in message
+    assert "0xe9" not in message
+    dispose(app)
+
+
 def test_unreachable_server_is_503(caplog: pytest.LogCaptureFixture) -> None:
     app = create_app({"SQLALCHEMY_DATABASE_URI": "postgresql://user:sentinel@127.0.0.1:1/heroes"})
 

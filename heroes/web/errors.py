@@ -16,9 +16,11 @@ from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
 from heroes.web.responses import json_response
 
+NO_MORE_IDS = "2200H"  # SQLSTATE of a sequence at its end
 # SQLSTATEs of PostgreSQL, and SQLite's names of its result codes. The database can't serve: it is read-only, lacks a
-# privilege, a table, a column (on SQLite these are OperationalErrors) or further ids, or is damaged.
-CANNOT_SERVE = {READ_ONLY, "42501", "42P01", "42703", "2200H", "XX001", "XX002", "SQLITE_NOTADB"}
+# privilege, a table, a column (on SQLite these are OperationalErrors) or further ids, has text that is not UTF-8, or is
+# damaged.
+CANNOT_SERVE = {READ_ONLY, NO_MORE_IDS, "42501", "42P01", "42703", "22021", "XX001", "XX002", "SQLITE_NOTADB"}
 CANNOT_SERVE |= {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
@@ -72,7 +74,7 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
     diag = getattr(error.orig, "diag", None)
     message, *_ = re.split(r"\n| with text ", str(getattr(diag, "message_primary", None) or error.orig))
-    quoting = code.startswith(QUOTING) and code not in CANNOT_SERVE
+    quoting = code.startswith(QUOTING) and code != NO_MORE_IDS
     message = f"{code} {'' if quoting else message} [{error.statement}]"
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
