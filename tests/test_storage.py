@@ -522,12 +522,13 @@ def test_pgoptions_of_the_environment_count_as_for_libpq(
 
 
 @postgres_only
+@pytest.mark.parametrize(("code", "status"), [("P0001", 500), ("HR001", 503), ("42501", 503)])
 def test_message_of_a_trigger_is_not_logged(
-    client: FlaskClient, query: Query, caplog: pytest.LogCaptureFixture
+    client: FlaskClient, query: Query, caplog: pytest.LogCaptureFixture, code: str, status: int
 ) -> None:
     query(
         "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE EXCEPTION 'no %', NEW.secret_name; END $$;"
+        f" $$ BEGIN RAISE EXCEPTION 'no %', NEW.secret_name USING ERRCODE = '{code}'; END $$;"
         " CREATE TRIGGER refuse BEFORE INSERT ON hero FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
     try:
@@ -535,8 +536,8 @@ def test_message_of_a_trigger_is_not_logged(
     finally:
         query("DROP FUNCTION refuse CASCADE")
 
-    assert response.status_code == 500
-    assert "P0001" in caplog.text
+    assert response.status_code == status
+    assert code in caplog.text
     assert "Sentinel" not in caplog.text + response.text
 
 

@@ -74,7 +74,9 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
     diag = getattr(error.orig, "diag", None)
     message, *_ = re.split(r"\n| with text ", str(getattr(diag, "message_primary", None) or error.orig))
-    quoting = code.startswith(QUOTING) and code != NO_MORE_IDS
+    # RAISE in a function of PostgreSQL may have any code.
+    raised = getattr(diag, "source_function", None) == "exec_stmt_raise"
+    quoting = raised or (code.startswith(QUOTING) and code != NO_MORE_IDS)
     message = f"{code} {'' if quoting else message} [{error.statement}]"
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
