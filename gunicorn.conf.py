@@ -71,6 +71,10 @@ if settings["METRICS"] and find_spec("prometheus_client"):
 
     from prometheus_client.multiprocess import mark_process_dead  # it looks for the folder when it is imported
 
+    def pre_fork(server: Any, worker: Any) -> None:
+        """Make the folder again if a cleaner of temporary files removed it: the new worker would end the service."""
+        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(0o700, exist_ok=True)
+
     def child_exit(server: Any, worker: Any) -> None:
         """Drop the gauges of a worker that is gone, and the empty files of one that was killed while it made them."""
         mark_process_dead(worker.pid)

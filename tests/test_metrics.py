@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,6 +256,21 @@ def test_a_command_leaves_no_gauges(sqlite_url: str, tmp_path: Path) -> None:
 
     assert run_flask(sqlite_url, "heroes", "export", "--format=csv", "-", env=environment).returncode == 0
     assert list(folder.glob("gauge_*")) == []
+
+
+@sqlite_only
+def test_service_survives_the_removal_of_the_folder(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = serve(METRICS="1", TMPDIR=str(tmp_path), **measured())
+    [folder] = tmp_path.glob("heroes-metrics-*")
+    [worker] = server.workers()
+    shutil.rmtree(folder)
+    metrics = server.client(keep_alive=False).send("GET", "/metrics")
+    assert (metrics.status, metrics.headers["Retry-After"]) == (503, "1")
+
+    worker.kill()
+    wait_until(lambda: worker not in server.workers() and server.answers())
+    assert scrape(server)["db_connections_max",] == 3
+    assert server.stop() == 0
 
 
 @sqlite_only

@@ -73,11 +73,12 @@ def init_app(app: Flask) -> None:
     def metrics() -> Response:
         """Serve the counts in Prometheus' text format: with PROMETHEUS_MULTIPROC_DIR those of all workers."""
         registry = own
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)
         try:
+            if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+                registry = CollectorRegistry()
+                MultiProcessCollector(registry)
             return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
-        except (struct.error, FileNotFoundError):
-            # A worker has just made a file, and not yet filled it; or gunicorn has just removed one that stayed empty.
+        except (struct.error, FileNotFoundError, ValueError):
+            # A worker has just made a file, and not yet filled it; gunicorn has just removed one that stayed empty; or
+            # something has removed the directory.
             raise ServiceUnavailable(retry_after=1) from None
