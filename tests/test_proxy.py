@@ -2,9 +2,11 @@
 
 import json
 import re
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -188,3 +190,18 @@ def test_systemd_unit_is_valid_and_hardened(tmp_path: Path, name: str) -> None:
         [analyze, "security", "--offline=true", "--threshold=20", unit], capture_output=True, timeout=60, check=False
     )
     assert rating.returncode == 0, rating.stdout.decode()
+
+
+@pytest.mark.parametrize("broken", ["gunicorn.conf.py", "heroes/views.py"])
+def test_systemd_unit_does_not_reload_code_that_does_not_start(tmp_path: Path, broken: str) -> None:
+    unit = (ROOT / "deploy" / "heroes.service").read_text()
+    [check, *_] = re.findall("^ExecReload=(.*)", unit, re.MULTILINE)
+    command = shlex.split(check.replace("/opt/heroes/.venv/bin", str(Path(sys.executable).parent)))
+    shutil.copytree(ROOT / "heroes", tmp_path / "heroes")
+    for name in ("gunicorn.conf.py", "wsgi.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    environment = {"DATABASE_URL": "sqlite://"}
+    assert subprocess.run(command, cwd=tmp_path, env=environment, timeout=60, check=False).returncode == 0
+
+    (tmp_path / broken).write_text("1 +")
+    assert subprocess.run(command, cwd=tmp_path, env=environment, timeout=60, check=False).returncode != 0
