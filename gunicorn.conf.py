@@ -59,7 +59,7 @@ def pre_request(worker: Any, req: Any) -> None:
 
 if settings["METRICS"] and find_spec("prometheus_client"):
     given = next((name for name in ("PROMETHEUS_MULTIPROC_DIR", "TMPDIR") if name in os.environ), None)
-    if given and not os.access(f"{os.environ[given]}/", os.W_OK | os.X_OK):
+    if given and not (os.path.isdir(os.environ[given]) and os.access(os.environ[given], os.W_OK | os.X_OK)):
         sys.exit(f"heroes: {given}: Not a writable directory.")
     # The folder outlives a HUP, on which this file is read again. A master that USR2 starts gets the environment that
     # this one was started with, so it makes its own.
