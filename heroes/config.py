@@ -104,7 +104,7 @@ class Settings(Schema):
     # gunicorn reads it, too.
     SCRIPT_NAME = String(**env(None, "path below which the API is served, e.g. `/api`", IS_PREFIX))
     WEB_CONCURRENCY = Integer(
-        **env(None, "worker processes, by default twice the cores plus 1, at most 9", Range(1, 1000))
+        **env(None, "worker processes, by default twice the machine's cores plus 1, at most 9", Range(1, 1000))
     )
     GUNICORN_THREADS = Integer(**env(3, "threads of a worker, and connections of its pool", Range(1, 1000)))
     MAX_REQUESTS = Integer(**env(0, "requests after which a worker is replaced, 0 for never", Range(0)))
