@@ -6,6 +6,7 @@ import runpy
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,10 @@ def pre_request(worker: Any, req: Any) -> None:
 
 if settings["METRICS"] and find_spec("prometheus_client"):
     given = next((name for name in ("PROMETHEUS_MULTIPROC_DIR", "TMPDIR") if name in os.environ), None)
+    if given == "PROMETHEUS_MULTIPROC_DIR":
+        # On HUP: a cleaner of temporary files may have removed the folder.
+        with suppress(OSError):
+            os.mkdir(os.environ[given], 0o700)
     if given and not (os.path.isdir(os.environ[given]) and os.access(os.environ[given], os.W_OK | os.X_OK)):
         sys.exit(f"heroes: {given}: Not a writable directory.")
     # The folder outlives a HUP, on which this file is read again. A master that USR2 starts gets the environment that
@@ -70,10 +75,6 @@ if settings["METRICS"] and find_spec("prometheus_client"):
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     from prometheus_client.multiprocess import mark_process_dead  # it looks for the folder when it is imported
-
-    def pre_fork(server: Any, worker: Any) -> None:
-        """Make the folder again if a cleaner of temporary files removed it: the new worker would end the service."""
-        Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).mkdir(0o700, exist_ok=True)
 
     def child_exit(server: Any, worker: Any) -> None:
         """Drop the gauges of a worker that is gone, and the empty files of one that was killed while it made them."""

@@ -270,6 +270,12 @@ def test_service_survives_the_removal_of_the_folder(serve: Callable[..., Server]
     worker.kill()
     wait_until(lambda: worker not in server.workers() and server.answers())
     assert scrape(server)["db_connections_max",] == 3
+
+    [worker] = server.workers()
+    shutil.rmtree(folder)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: worker not in server.workers() and server.answers())
+    assert scrape(server)["db_connections_max",] == 3
     assert server.stop() == 0
 
 

@@ -27,6 +27,11 @@ def init_app(app: Flask) -> None:
     except ModuleNotFoundError:
         raise ConfigError("METRICS: Needs pip install '.[metrics]'") from None
 
+    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        # A cleaner of temporary files may have removed it. The server would end if a new worker could not start.
+        os.makedirs(folder, 0o700, exist_ok=True)
+        # A command creates the app, too. Its gauges would stay among those of the workers.
+        atexit.register(lambda: mark_process_dead(os.getpid(), folder))
     own = CollectorRegistry()
     labels = ("method", "route", "status")
     requests = Counter("http_requests", "Responses.", labels, registry=own)
@@ -61,9 +66,6 @@ def init_app(app: Flask) -> None:
 
     announce()
     os.register_at_fork(after_in_child=announce)
-    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        # A command creates the app, too. Its gauges would stay among those of the workers.
-        atexit.register(lambda: mark_process_dead(os.getpid(), folder))
     with app.app_context():
         # A checkout that fails because the database can't be reached ends with a checkin, too.
         event.listen(db.engine, "checkout", lambda _, record, __: in_use.inc(record.record_info.setdefault("used", 1)))
