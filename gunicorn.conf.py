@@ -6,7 +6,6 @@ import runpy
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,17 +58,13 @@ def pre_request(worker: Any, req: Any) -> None:
 
 
 if settings["METRICS"] and find_spec("prometheus_client"):
-    given = next((name for name in ("PROMETHEUS_MULTIPROC_DIR", "TMPDIR") if name in os.environ), None)
-    if given == "PROMETHEUS_MULTIPROC_DIR":
-        # On HUP: a cleaner of temporary files may have removed the folder.
-        with suppress(OSError):
-            os.mkdir(os.environ[given], 0o700)
-    if given and not (os.path.isdir(os.environ[given]) and os.access(os.environ[given], os.W_OK | os.X_OK)):
-        sys.exit(f"heroes: {given}: Not a writable directory.")
     # The folder outlives a HUP, on which this file is read again. A master that USR2 starts gets the environment that
     # this one was started with, so it makes its own.
-    if given != "PROMETHEUS_MULTIPROC_DIR":
-        folder = tempfile.mkdtemp("", "heroes-metrics-", os.environ.get("TMPDIR", worker_tmp_dir))
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        try:
+            folder = tempfile.mkdtemp("", "heroes-metrics-", os.environ.get("TMPDIR") or worker_tmp_dir)
+        except OSError as error:
+            sys.exit(f"heroes: TMPDIR: {error.strerror}")
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         # Not in on_exit(), which --check-config does not call.
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -4,6 +4,8 @@ import atexit
 import os
 import platform
 import struct
+import tempfile
+from contextlib import suppress
 from functools import partial
 
 from flask import Flask, Response, g
@@ -27,9 +29,14 @@ def init_app(app: Flask) -> None:
     except ModuleNotFoundError:
         raise ConfigError("METRICS: Needs pip install '.[metrics]'") from None
 
-    if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        # A cleaner of temporary files may have removed it. The server would end if a new worker could not start.
-        os.makedirs(folder, 0o700, exist_ok=True)
+    if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is not None:
+        try:
+            # A cleaner of temporary files may have removed it. The server would end if a new worker could not start.
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ConfigError(f"PROMETHEUS_MULTIPROC_DIR: {error.strerror}") from None
         # A command creates the app, too. Its gauges would stay among those of the workers.
         atexit.register(lambda: mark_process_dead(os.getpid(), folder))
     own = CollectorRegistry()
@@ -80,7 +87,8 @@ def init_app(app: Flask) -> None:
                 registry = CollectorRegistry()
                 MultiProcessCollector(registry)
             return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
-        except (struct.error, FileNotFoundError, ValueError):
+        except (struct.error, FileNotFoundError, ValueError) as error:
             # A worker has just made a file, and not yet filled it; gunicorn has just removed one that stayed empty; or
             # something has removed the directory.
+            app.logger.warning("metrics: %s", error)
             raise ServiceUnavailable(retry_after=1) from None
