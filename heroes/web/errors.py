@@ -24,6 +24,8 @@ CANNOT_SERVE = {READ_ONLY, NO_MORE_IDS, "42501", "42P01", "42703", "22021", "XX0
 CANNOT_SERVE |= {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
+# A unique violation's detail, in any language, and an INSERT without that column.
+TAKEN_ID, NO_ID = re.compile(r"[^(]*\(id\)=\("), re.compile(r"INSERT INTO [^(]+\((?!id\b|[^)]* id\b)")
 # Werkzeug's own descriptions are prose: the name of the status replaces them.
 NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]
 # What marshmallow's fields raise an OverflowError for, such as a date that leaves the calendar in UTC.
@@ -78,10 +80,9 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     message = f"{code} {'' if quoting else message} [{error.statement}]"
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
         return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
-    # For example, in any language: Key (id)=(5) already exists.
-    column = str(getattr(diag, "message_detail", "")).partition("(")[2].partition(")")[0]
-    if code in UNIQUE and column == "id" and isinstance(error.params, dict) and "id" not in error.params:
-        # PostgreSQL's sequence generated the id of another row: a restore may have left out the sequence.
+    taken = TAKEN_ID.match(str(getattr(diag, "message_detail", "")))
+    if code in UNIQUE and taken and NO_ID.match(str(error.statement)):
+        # PostgreSQL's sequence generated an id that a row has: a restore may have left out the sequence.
         return unavailable(message)
     if code in FOREIGN_KEY:
         if request.method == "DELETE":
