@@ -207,8 +207,8 @@ def options() -> argparse.Namespace:
     names = [server.name for server in SERVERS]
     parser.add_argument("--servers", default=",".join(names), help="comma-separated (all: %(default)s)")
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated (all: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="the figures are the medians of these (%(default)s)")
-    parser.add_argument("--seconds", type=int, default=2, help="length of one measurement (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="the figures are the medians of these (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=1, help="length of one measurement (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one round of one second each, smaller tables")
     parser.add_argument("--output", type=Path, help="where to write; a whole run writes docs/benchmarks")
     chosen = parser.parse_args()
