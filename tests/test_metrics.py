@@ -193,6 +193,14 @@ def test_missing_extra_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> Non
         create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://", "METRICS": True})
 
 
+@pytest.mark.parametrize("folder", ["", "/no/such/folder", sys.executable])
+def test_directory_that_takes_no_files_is_a_config_error(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", folder)
+
+    with pytest.raises(ConfigError, match="^PROMETHEUS_MULTIPROC_DIR: No"):
+        create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://", "METRICS": True})
+
+
 @sqlite_only
 def test_counts_of_replaced_workers_are_kept_until_the_stop(serve: Callable[..., Server], tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"
