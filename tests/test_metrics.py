@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -300,6 +299,20 @@ def test_folder_given_by_the_operator_is_kept(serve: Callable[..., Server], tmp_
         assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_worker_that_has_not_served_survives_the_removal_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    script = (
+        "import shutil, heroes\n"
+        "client = heroes.create_app({'SQLALCHEMY_DATABASE_URI': 'sqlite://', 'METRICS': True}).test_client()\n"
+        f"shutil.rmtree({str(folder)!r})\n"
+        f"print(client.post('/heroes/', json={SECRET!r}).status_code, client.get('/metrics').status_code)\n"
+    )
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, check=True)
+
+    assert done.stdout == b"200 503\n"
+
+
 @pytest.mark.parametrize("option", ["--check-config", "--daemon"])
 def test_gunicorn_leaves_no_folder_if_it_does_not_stay_in_the_foreground(
     option: str, sqlite_url: str, tmp_path: Path
@@ -312,7 +325,7 @@ def test_gunicorn_leaves_no_folder_if_it_does_not_stay_in_the_foreground(
     if option == "--daemon":
         pid = wait_until(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text()))
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not psutil.pid_exists(pid))
+        wait_until(lambda: not any(folder.iterdir()))
 
     assert list(folder.iterdir()) == []
 

@@ -19,6 +19,13 @@ from heroes.operations.access_log import elapsed, method_and_route
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # seconds
 
 
+def make_directory(folder: str | None) -> None:
+    """Make the directory of the metrics, if there is one. A cleaner of temporary files may have removed it."""
+    if folder is not None:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+
+
 def init_app(app: Flask) -> None:
     """Count requests and connections, and serve the counts of all workers, if METRICS is on. Raises ConfigError."""
     if not app.config["METRICS"]:
@@ -31,9 +38,7 @@ def init_app(app: Flask) -> None:
 
     if (folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR")) is not None:
         try:
-            # A cleaner of temporary files may have removed it. The server would end if a new worker could not start.
-            with suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
+            make_directory(folder)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise ConfigError(f"PROMETHEUS_MULTIPROC_DIR: {error.strerror}") from None
@@ -57,8 +62,10 @@ def init_app(app: Flask) -> None:
     @app.after_request
     def count(response: Response) -> Response:
         values = (*method_and_route(), response.status_code)
-        requests.labels(*values).inc()
-        seconds.labels(*values).observe(elapsed())
+        # Before its first response a worker has no files of these. Their directory may be gone by then.
+        with suppress(FileNotFoundError):
+            requests.labels(*values).inc()
+            seconds.labels(*values).observe(elapsed())
         return response
 
     @app.teardown_request
@@ -68,6 +75,7 @@ def init_app(app: Flask) -> None:
 
     def announce() -> None:
         """Set what does not change. After a fork, with --preload, each worker has to do it for itself."""
+        make_directory(folder)
         pool.set(app.config["GUNICORN_THREADS"])
         build.labels(VERSION, platform.python_version()).set(1)
 
