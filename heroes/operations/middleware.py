@@ -30,7 +30,8 @@ def normalize_target(environ: WSGIEnvironment) -> None:
     # Methods are case-sensitive (RFC 9110, 9.1); Werkzeug upper-cases them. Keep "get" from matching GET.
     if not environ["REQUEST_METHOD"].isupper():
         environ["REQUEST_METHOD"] = f"UNKNOWN-{environ['REQUEST_METHOD']}"
-    # A server may ignore Upgrade (RFC 9110, 7.8). With it, Werkzeug matches only routes of WebSockets: there are none.
+    # Werkzeug matches an offer of a WebSocket with rules for WebSockets only: remove this line if you add one.
+    # A server may ignore Upgrade (RFC 9110, 7.8).
     environ.pop("HTTP_UPGRADE", None)
     # "#" is not allowed in a target (RFC 9112, 3.2). gunicorn truncates there, uvicorn does not.
     if "#" in environ.get("RAW_URI", ""):

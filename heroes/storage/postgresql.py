@@ -114,8 +114,9 @@ def listen(engine: Engine, target: str | None) -> None:
     @event.listens_for(engine, "handle_error")
     def disconnect(context: ExceptionContext) -> None:
         diag = getattr(context.original_exception, "diag", None)
-        became_read_only = target not in STANDBY_TARGETS and getattr(diag, "sqlstate", None) == READ_ONLY
-        if became_read_only or getattr(diag, "source_function", None) == OUTDATED_PLAN:
+        if target not in STANDBY_TARGETS and getattr(diag, "sqlstate", None) == READ_ONLY:
             context.is_disconnect = True
         if context.is_disconnect:
             connector.failed = True
+        if getattr(diag, "source_function", None) == OUTDATED_PLAN:
+            context.is_disconnect = True  # but the server is well

@@ -24,7 +24,7 @@ CANNOT_SERVE = {READ_ONLY, NO_MORE_IDS, "42501", "42P01", "42703", "22021", "XX0
 CANNOT_SERVE |= {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"}
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
-# A unique violation's detail, in any language, and an INSERT without that column.
+# The detail of a unique violation of the column id, in any language; an INSERT that leaves the id to the sequence.
 TAKEN_ID, NO_ID = re.compile(r"[^(]*\(id\)=\("), re.compile(r"INSERT INTO [^(]+\((?!id\b|[^)]* id\b)")
 # Werkzeug's own descriptions are prose: the name of the status replaces them.
 NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]

@@ -153,12 +153,9 @@ class BaseSchema(Schema):
 
     def get_attribute(self, obj: Any, attr: str, default: Any) -> Any:
         """Return the value that a field dumps. A row is a dict, which needs none of marshmallow's other ways."""
-        if "." in attr:  # a path
-            return super().get_attribute(obj, attr, default)
-        try:
+        if isinstance(obj, dict) and attr in obj and "." not in attr:  # a dot makes it a path
             return obj[attr]
-        except (KeyError, IndexError, TypeError, AttributeError):
-            return super().get_attribute(obj, attr, default)
+        return super().get_attribute(obj, attr, default)
 
 
 class PartialSchema(BaseSchema):

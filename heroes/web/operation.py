@@ -73,7 +73,9 @@ class operation:
                     failures += located_errors(getattr(error, "messages", OUT_OF_RANGE), place)
                     continue
                 except RecursionError:
-                    # The body is nested too deep, for json or for a schema that nests itself.
+                    if place != "body":
+                        raise
+                    current_app.logger.warning("a body is nested too deep, or a schema's hook recurses")
                     raise BadRequest(UNREADABLE) from None
                 if place in ("query", "body"):
                     arguments.append(loaded)
