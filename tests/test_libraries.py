@@ -182,6 +182,18 @@ def test_schema_that_nests_itself_rejects_a_body_that_is_nested_too_deep(app: Fl
     assert (response.status_code, response.json) == (400, {"detail": "There was an error parsing the body"})
 
 
+def test_hook_of_a_query_that_recurses_is_a_bug(app: Flask) -> None:
+    class Loop(own.BaseSchema):
+        @validates_schema
+        def check(self, data: dict[str, Any], **kwargs: Any) -> None:
+            self.check(data)
+
+    app.add_url_rule("/loop", view_func=operation(query=Loop)(lambda query: query))
+
+    with pytest.raises(RecursionError):
+        app.test_client().get("/loop")
+
+
 def test_several_errors_of_one_field_are_reported_one_by_one(app: Flask) -> None:
     class League(own.BaseSchema):
         name = own.String(required=True)
