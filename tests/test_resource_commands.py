@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskCliRunner
-from marshmallow import EXCLUDE, Schema
+from marshmallow import EXCLUDE, Schema, fields
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from heroes import commands
@@ -152,3 +152,16 @@ def test_commands_do_not_mention_heroes() -> None:
     code = "\n".join(path.read_text() for path in Path(commands.__file__).parent.glob("*.py"))
 
     assert re.findall(r"(?i)(?<!from )\bhero(?:es)?\b(?!\.)", code) == []
+
+
+def test_row_that_is_nested_too_deep_is_reported_with_its_line(
+    app: Flask, runner: FlaskCliRunner, tmp_path: Path
+) -> None:
+    class Tree(Schema):
+        headquarters = fields.Nested(lambda: Tree())
+
+    app.cli.add_command(resource_commands("trees", League, Tree, LeaguePublic))
+    (tmp_path / "a.ndjson").write_text('{"headquarters":' * 200 + "{}" + "}" * 200)
+
+    result = runner.invoke(args=["trees", "import", str(tmp_path / "a.ndjson")])
+    assert result.stderr == "Error: line 1: Nested too deep. Nothing was imported.\n"

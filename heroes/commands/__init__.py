@@ -65,8 +65,9 @@ def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: Im
             continue
         try:
             loaded = schema.load(row)
-        except (ValidationError, OverflowError) as error:
-            found = located_errors(getattr(error, "messages", OUT_OF_RANGE))
+        except (ValidationError, OverflowError, RecursionError) as error:
+            other = "Nested too deep." if isinstance(error, RecursionError) else OUT_OF_RANGE
+            found = located_errors(getattr(error, "messages", other))
             errors.add(line, "; ".join(": ".join([*map(str, each["loc"]), each["msg"].rstrip(".")]) for each in found))
             continue
         yield [line, *map(loaded.get, names)]
