@@ -289,8 +289,8 @@ def test_every_response_has_the_security_headers(started: Callable[..., Flask], 
     assert "script-src" not in policy
 
 
-def test_security_headers_of_a_view_replace_the_default_ones(new_app: Callable[..., Flask]) -> None:
-    own = {"content-security-policy": "default-src 'self'", "Referrer-Policy": "strict-origin"}
+def test_headers_of_a_view_replace_the_default_ones(new_app: Callable[..., Flask]) -> None:
+    own = {"content-security-policy": "default-src 'self'", "Referrer-Policy": "strict-origin", "X-Request-ID": "a"}
     app = new_app()
     app.add_url_rule("/own", view_func=lambda: ("", own))
 

@@ -56,7 +56,8 @@ def wrap_wsgi_app(wsgi_app: WSGIApplication) -> WSGIApplication:
             if status.isupper():
                 status = STATUS_LINES.get(status[:3], status)
             names = {name.lower() for name, _ in headers}
-            headers += [("X-Request-ID", this_id), *(each for each in HEADERS if each[0].lower() not in names)]
+            defaults = [("X-Request-ID", this_id), *HEADERS]
+            headers += [header for header in defaults if header[0].lower() not in names]
             return start_response(status, headers, *exc_info)
 
         token = request_id.set(this_id)
