@@ -35,7 +35,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.register_blueprint(views.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(openapi.blueprint)
-    requests.match_without_slash(app)
+    requests.match_other_endings(app)
     app.cli.add_command(commands.resource_commands("heroes", models.Hero, schemas.HeroCreate, schemas.HeroPublic))
     # after_request functions run in reverse order: CORS headers are added, then the request is logged and counted.
     access_log.init_app(app)

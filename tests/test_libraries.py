@@ -27,7 +27,7 @@ from heroes.models import Hero, IdempotencyKey
 from heroes.schemas import HeroBase, HeroCreate, HeroPath, HeroPublic, HeroQuery, HeroUpdate
 from heroes.web import fields as own
 from heroes.web.operation import operation
-from heroes.web.requests import match_without_slash
+from heroes.web.requests import match_other_endings
 from heroes.web.resource import Resource
 from tests.constants import HERO, ROOT, Query, public, stored
 
@@ -538,7 +538,7 @@ def test_a_rule_without_its_slash_keeps_its_defaults_and_redirect() -> None:
     app.add_url_rule("/users/", "users", lambda page: [page], defaults={"page": 1})
     app.add_url_rule("/users/page/<int:page>", "page", lambda page: [page])
     app.add_url_rule("/moved/", "moved", lambda: ["not moved"], redirect_to="/users/")
-    match_without_slash(app)
+    match_other_endings(app)
 
     client = app.test_client()
     paths = ("/users", "/users/", "/users/page/2")
@@ -550,7 +550,7 @@ def test_a_rule_without_its_slash_keeps_its_subdomain() -> None:
     app = Flask("hosts", subdomain_matching=True)
     app.config["SERVER_NAME"] = "example.test"
     app.add_url_rule("/secret/", "secret", lambda: ["secret"], subdomain="admin")
-    match_without_slash(app)
+    match_other_endings(app)
 
     client = app.test_client()
     for path in ("/secret", "/secret/"):
@@ -562,7 +562,7 @@ def test_a_rule_without_its_slash_leaves_options_to_the_view() -> None:
     app = Flask("options")
     app.add_url_rule("/own/", "own", lambda: ["own"], methods=["GET", "OPTIONS"])
     app.add_url_rule("/automatic/", "automatic", lambda: ["never"])
-    match_without_slash(app)
+    match_other_endings(app)
 
     client = app.test_client()
     for path in ("/own", "/own/"):
@@ -574,7 +574,7 @@ def test_a_rule_without_its_slash_leaves_options_to_the_view() -> None:
 def test_a_rule_that_only_builds_urls_is_not_matched_without_its_slash() -> None:
     app = Flask("building")
     app.add_url_rule("/elsewhere/", "elsewhere", build_only=True)
-    match_without_slash(app)
+    match_other_endings(app)
 
     client = app.test_client()
     assert [client.get(path).status_code for path in ("/elsewhere", "/elsewhere/")] == [404, 404]

@@ -134,6 +134,7 @@ STOPPED_BY = {"LOG_LEVEL", "DATABASE_URL", "TMPDIR"}
         ("LOG_LEVEL", "loud"),
         ("DATABASE_URL", "sqlite:////no/such/folder/database.db"),
         ("PROMETHEUS_MULTIPROC_DIR", "/no/such/folder"),
+        ("PROMETHEUS_MULTIPROC_DIR", sys.executable),
         ("TMPDIR", "/no/such/folder"),
     ],
 )

@@ -63,3 +63,21 @@ def test_offer_of_a_websocket_is_ignored(client: FlaskClient, method: str, path:
     offer = {"Connection": "Upgrade", "Upgrade": "websocket"}
 
     assert client.open(path, method=method, json=HERO, headers=offer).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/heroes/%0A", 200),
+        ("POST", "/heroes/%0A", 200),
+        ("PATCH", "/heroes/%0A", 422),
+        ("DELETE", "/heroes/%0A", 422),
+        ("PUT", "/heroes/%0A", 405),
+        ("GET", "/heroes/%0A%0A", 422),
+        ("GET", "/heroes%0A", 404),
+        ("GET", "/heroes/1/%0A", 404),
+    ],
+)
+def test_newline_after_the_list_s_path_is_ignored(client: FlaskClient, method: str, path: str, status: int) -> None:
+    """The pattern of the tutorial's route ends with "$"."""
+    assert client.open(path, method=method, json=HERO).status_code == status

@@ -131,8 +131,8 @@ def document(app: Flask) -> dict[str, Any]:
     paths = {rule.rule for rule in app.url_map.iter_rules()}
     for rule in app.url_map.iter_rules():
         view = app.view_functions.get(rule.endpoint)
-        # Of two rules that differ by a slash at the end, only the one with it.
-        if f"{rule.rule}/" in paths:
+        # Of the rules that requests.match_other_endings() has copied, only the one with the slash.
+        if f"{rule.rule}/" in paths or rule.rule.endswith("\n"):
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):

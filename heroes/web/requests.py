@@ -141,12 +141,14 @@ def init_app(app: Flask) -> None:
     app.before_request(check_request)
 
 
-def match_without_slash(app: Flask) -> None:
-    """Register each rule that ends with a slash also without the slash, after all rules are registered."""
-    # Werkzeug's `strict_slashes=False` matches such a path as well, but a wrong method is then a 404 instead of a 405.
+def match_other_endings(app: Flask) -> None:
+    """Register each rule that ends with a slash also without it, and with a newline, after all rules are registered."""
+    # Werkzeug's `strict_slashes=False` matches a path without the slash as well, but a wrong method is a 404, not a 405.
+    # Starlette's patterns end with "$", which also matches before a newline.
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
             # Flask sets it on each rule: whether it answers OPTIONS itself.
             automatic = getattr(rule, "provide_automatic_options", None)
             same = rule.get_empty_kwargs()
-            app.add_url_rule(rule.rule.removesuffix("/"), provide_automatic_options=automatic, **same)
+            for path in (rule.rule.removesuffix("/"), f"{rule.rule}\n"):
+                app.add_url_rule(path, provide_automatic_options=automatic, **same)
