@@ -164,4 +164,4 @@ def test_row_that_is_nested_too_deep_is_reported_with_its_line(
     (tmp_path / "a.ndjson").write_text('{"headquarters":' * 200 + "{}" + "}" * 200)
 
     result = runner.invoke(args=["trees", "import", str(tmp_path / "a.ndjson")])
-    assert result.stderr == "Error: line 1: Nested too deep. Nothing was imported.\n"
+    assert result.stderr == "Error: line 1: Value error, Nested too deep. Nothing was imported.\n"

@@ -143,7 +143,7 @@ def init_app(app: Flask) -> None:
 
 def match_other_endings(app: Flask) -> None:
     """Register each rule that ends with a slash also without it, and with a newline, after all rules are registered."""
-    # Werkzeug's `strict_slashes=False` matches a path without the slash as well, but a wrong method is a 404, not a 405.
+    # Werkzeug's `strict_slashes=False` also matches a path without the slash, but a wrong method is a 404, not a 405.
     # Starlette's patterns end with "$", which also matches before a newline.
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
