@@ -100,6 +100,8 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
         with cursor.copy(f"COPY {quoted} FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
+        # For the planner: autovacuum does not see temporary tables.
+        connection.exec_driver_sql(f"ANALYZE {quoted}")
     else:
         cursor.executemany(str(insert(staged).compile(connection)), rows)
     return staged

@@ -82,7 +82,16 @@ def check_unicode(text: str) -> None:
         raise invalid("string_unicode") from None
 
 
-class Integer(fields.Field[Any]):
+class Field(fields.Field[Any]):
+    """The base class of the fields below."""
+
+    def _validate(self, value: Any) -> None:
+        """Run the validators. Most fields have none, and marshmallow would combine them anew for each value."""
+        if self.validators:
+            super()._validate(value)
+
+
+class Integer(Field):
     """An integer given as a JSON number, a boolean or a string, from `ge` to `le`; None is no bound."""
 
     default_error_messages: dict[str, Any] = {"required": [error("missing")], "null": [error("int_type")]}
@@ -122,7 +131,7 @@ class Id(Integer):
         return number if INT64_MIN <= number <= INT64_MAX else None
 
 
-class String(fields.Field[Any]):
+class String(Field):
     """A string of at most `max_length` characters that both databases can store and index."""
 
     default_error_messages: dict[str, Any] = {"required": [error("missing")], "null": [error("string_type")]}
