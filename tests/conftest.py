@@ -98,7 +98,7 @@ def database_url(dialect: str, request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue("migrated_postgres")
     with psycopg.connect(url, autocommit=True) as connection:
         tables = connection.execute(
-            "SELECT string_agg(tablename, ', ') FROM pg_tables"
+            "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
             " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
         ).fetchone()
         assert tables is not None

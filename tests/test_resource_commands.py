@@ -51,6 +51,29 @@ class LeagueCreate(Schema):
     founded = Integer(data_key="foundedIn", allow_none=True, load_default=None)
 
 
+class Order(Base):
+    """Its name is a reserved word, one of its columns is named like one that an import adds."""
+
+    __tablename__ = "order"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    line: Mapped[int]
+    item: Mapped[str]
+    password: Mapped[str]
+
+
+class OrderCreate(Schema):
+    line = Integer(required=True)
+    item = String(required=True)
+    password = String(required=True, load_only=True)
+
+
+class OrderPublic(Schema):
+    line = Integer()
+    password = String(load_only=True)
+    item = fields.Function(lambda row: f"{row['line']}: {row['item']}")
+
+
 @pytest.fixture
 def leagues(app: Flask, runner: FlaskCliRunner) -> Iterator[Run]:
     app.cli.add_command(resource_commands("leagues", League, LeagueCreate, LeaguePublic))
@@ -84,6 +107,19 @@ def test_another_resource_is_imported_and_exported(leagues: Run, query: Query, t
         "Tower",
     ]
     assert query("SELECT founded FROM league ORDER BY id") == [(1991,), (None,)]
+
+
+def test_an_export_has_what_a_response_has(app: Flask, leagues: Run, runner: FlaskCliRunner, tmp_path: Path) -> None:
+    app.cli.add_command(resource_commands("orders", Order, OrderCreate, OrderPublic))
+    (tmp_path / "in.ndjson").write_text('{"line": 3, "item": "Shield", "password": "x"}')
+
+    imported = runner.invoke(args=["orders", "import", str(tmp_path / "in.ndjson")])
+    exported = runner.invoke(args=["orders", "export", "--format", "csv", "-"])
+    secrets = runner.invoke(args=["orders", "export", "--format", "csv", "--with-secrets", "-"])
+
+    assert imported.stderr == "1 orders imported\n"
+    assert exported.stdout == "id,line,item\n1,3,3: Shield\n"
+    assert secrets.stdout == "id,line,item,password\n1,3,Shield,x\n"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "ndjson"])

@@ -24,6 +24,7 @@ from heroes.web.errors import OUT_OF_RANGE, located_errors
 from heroes.web.fields import Integer
 
 MAX_ID = 2**53 - 1  # the largest integer that all JSON clients read exactly
+LINE = "number of the line"  # a column of the staged rows; no column of a resource has this name
 
 file_argument = click.argument("file", type=click.Path())
 format_option = click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="Default: FILE's suffix.")
@@ -80,10 +81,9 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
         f"{table.name}_import",
         MetaData(),
         # SQLite's rowid. On PostgreSQL an index would cost more than the one sort that it saves.
-        Column("line", Int64, primary_key=not postgresql),
+        Column(LINE, Int64, primary_key=not postgresql),
         *(Column(name, table.c[name].type) for name in names),
         schema="pg_temp" if postgresql else "temp",
-        prefixes=["TEMPORARY"],
         # Behind a pooler the server's session is another client's after the commit.
         postgresql_on_commit="DROP",
     )
@@ -124,7 +124,7 @@ def move_rows(connection: Connection, staged: Table, table: Table, errors: Impor
         # Of each id that is not in the table, the first line.
         free = select(func.min(line)).where(~exists().where(table.c.id == staged.c.id)).group_by(staged.c.id)
         taken = select(line).except_(free)
-        with connection.execute(taken.order_by("line"), execution_options={"yield_per": 1000}) as result:
+        with connection.execute(taken.order_by(line), execution_options={"yield_per": 1000}) as result:
             for number in result.scalars():
                 errors.add(number, f"id: A {table.name} has it already")
         if errors.count:
@@ -198,7 +198,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         form = format_of(file, form)
         if escape_formulas and form != "csv":
             raise click.UsageError("--escape-formulas is for CSV only.")
-        fields = {"id": Integer()} | public_schema().fields | (create_schema().fields if with_secrets else {})
+        public = {"id": Integer(attribute="id")} | public_schema().dump_fields
+        fields = public | (create_schema().fields if with_secrets else {})
         # Under the names that an import reads.
         keys = {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
         columns = [column for column in table.c if column.name in keys]

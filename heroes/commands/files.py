@@ -164,10 +164,11 @@ def dump_rows(fields: Fields, rows: Iterable[Sequence[Any]], form: str) -> Itera
     if form == "csv":
         refused |= dict.fromkeys((list, dict), "a list or an object, which CSV can't hold")
     as_stored = {type(field) for field in fields.values()} <= {Integer, String}
+    columns = {field.attribute or str(field.name): field for field in fields.values()}
     for row in rows:
         if not as_stored:
-            values = zip(fields.values(), row, strict=True)
-            row = [field.serialize("", value, lambda it, *_: it) for field, value in values]
+            named = dict(zip(columns, row, strict=True))
+            row = [field.serialize(name, named, lambda it, key, _: it[key]) for name, field in columns.items()]
         types = list(map(type, row))
         if not refused.keys().isdisjoint(types):
             names, at = list(fields), next(at for at, kind in enumerate(types) if kind in refused)
