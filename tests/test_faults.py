@@ -26,6 +26,8 @@ from sqlalchemy import NullPool, text
 
 from heroes import create_app
 from heroes.extensions import db
+from heroes.storage.locks import in_background
+from heroes.storage.postgresql import Connector
 from tests.constants import HERO, Query, postgres_only, sqlite_only
 from tests.databases import migrated, new_database, pool
 from tests.servers import wait_until
@@ -386,7 +388,7 @@ def test_character_that_the_database_lacks_is_400(
     assert client.post("/heroes/", json=HERO | {"name": "\xe9"}).get_json()["name"] == "\xe9"
     assert other.status_code == client.get("/heroes/?name=\N{SUPERHERO}").status_code == status
     if status == 400:
-        assert other.json == {"detail": "The database can't store one of the characters"}
+        assert other.json == {"detail": "The database can't store one of the values"}
     assert errors(caplog) == []
     dispose(app)
 
@@ -652,6 +654,24 @@ def test_error_of_an_earlier_attempt_to_connect_is_not_reported(caplog: pytest.L
     assert app.test_client().get("/heroes/").status_code == 503
     assert "refused" in caplog.text
     dispose(app)
+
+
+@postgres_only
+@pytest.mark.parametrize("dead", [False, True])
+def test_connection_of_an_attempt_that_was_given_up_is_used_if_it_is_alive(
+    app: Flask, database_url: str, query: Query, dead: bool
+) -> None:
+    with app.app_context():
+        dialect = db.engine.dialect
+    connector = Connector()
+    connector.attempt = in_background(lambda: dialect.connect(database_url))
+    late = connector.attempt.result()
+    if dead:
+        query(f"SELECT pg_terminate_backend({late.info.backend_pid})")
+
+    with closing(connector(dialect, None, [database_url], {})) as connection:
+        assert (connection is late, connection.execute("SELECT 1").fetchone()) == (not dead, (1,))
+    late.close()
 
 
 @postgres_only

@@ -17,9 +17,10 @@ from flask.json.provider import DefaultJSONProvider
 from flask.testing import FlaskClient
 from marshmallow import ValidationError, fields, post_dump, post_load, validate, validates_schema
 from sqlalchemy import NullPool, QueuePool, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, NotFound
+from sqlalchemy.orm import Mapped, mapped_column
+from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
 
 from heroes import create_app
 from heroes.extensions import db
@@ -27,7 +28,7 @@ from heroes.models import Hero, IdempotencyKey
 from heroes.schemas import HeroBase, HeroCreate, HeroPath, HeroPublic, HeroQuery, HeroUpdate
 from heroes.web import fields as own
 from heroes.web.operation import operation
-from heroes.web.requests import match_other_endings
+from heroes.web.requests import match_without_slash
 from heroes.web.resource import Resource
 from tests.constants import HERO, ROOT, Query, public, stored
 
@@ -147,7 +148,7 @@ def test_hooks_and_nested_schemas_work_and_their_errors_are_located(app: Flask) 
             return data | {"hooked": True}
 
     @app.post("/leagues", endpoint="leagues")
-    @operation(body=League, response=League, status=201)
+    @operation(body=League, response=League, status=201, errors={202: "Accepted"})
     def create_league(league: dict[str, Any]) -> dict[str, Any]:
         assert league["hooked"]
         return league
@@ -167,7 +168,8 @@ def test_hooks_and_nested_schemas_work_and_their_errors_are_located(app: Flask) 
     assert client.post("/leagues", json={"name": "ab"}).get_json()["detail"] == [
         {"type": "value_error", "loc": ["body"], "msg": "Value error, Needs heroes."}
     ]
-    assert "201" in document["paths"]["/leagues"]["post"]["responses"]
+    responses = document["paths"]["/leagues"]["post"]["responses"]
+    assert responses["201"]["content"] == responses["202"]["content"]
     assert document["components"]["schemas"]["League"]["properties"]["founded"]["format"] == "date"
 
 
@@ -192,6 +194,20 @@ def test_hook_of_a_query_that_recurses_is_a_bug(app: Flask) -> None:
 
     with pytest.raises(RecursionError):
         app.test_client().get("/loop")
+
+
+def test_a_field_may_be_called_msg(app: Flask) -> None:
+    class Message(own.BaseSchema):
+        msg = own.String()
+
+        @validates_schema
+        def check(self, data: dict[str, Any], **kwargs: Any) -> None:
+            raise ValidationError({"msg": "bad"})
+
+    app.add_url_rule("/messages", view_func=operation(query=Message)(lambda message: message))
+
+    [found] = app.test_client().get("/messages").get_json()["detail"]
+    assert found == {"type": "value_error", "loc": ["query", "msg"], "msg": "Value error, bad"}
 
 
 def test_several_errors_of_one_field_are_reported_one_by_one(app: Flask) -> None:
@@ -538,7 +554,7 @@ def test_a_rule_without_its_slash_keeps_its_defaults_and_redirect() -> None:
     app.add_url_rule("/users/", "users", lambda page: [page], defaults={"page": 1})
     app.add_url_rule("/users/page/<int:page>", "page", lambda page: [page])
     app.add_url_rule("/moved/", "moved", lambda: ["not moved"], redirect_to="/users/")
-    match_other_endings(app)
+    match_without_slash(app)
 
     client = app.test_client()
     paths = ("/users", "/users/", "/users/page/2")
@@ -550,7 +566,7 @@ def test_a_rule_without_its_slash_keeps_its_subdomain() -> None:
     app = Flask("hosts", subdomain_matching=True)
     app.config["SERVER_NAME"] = "example.test"
     app.add_url_rule("/secret/", "secret", lambda: ["secret"], subdomain="admin")
-    match_other_endings(app)
+    match_without_slash(app)
 
     client = app.test_client()
     for path in ("/secret", "/secret/"):
@@ -562,7 +578,7 @@ def test_a_rule_without_its_slash_leaves_options_to_the_view() -> None:
     app = Flask("options")
     app.add_url_rule("/own/", "own", lambda: ["own"], methods=["GET", "OPTIONS"])
     app.add_url_rule("/automatic/", "automatic", lambda: ["never"])
-    match_other_endings(app)
+    match_without_slash(app)
 
     client = app.test_client()
     for path in ("/own", "/own/"):
@@ -574,7 +590,7 @@ def test_a_rule_without_its_slash_leaves_options_to_the_view() -> None:
 def test_a_rule_that_only_builds_urls_is_not_matched_without_its_slash() -> None:
     app = Flask("building")
     app.add_url_rule("/elsewhere/", "elsewhere", build_only=True)
-    match_other_endings(app)
+    match_without_slash(app)
 
     client = app.test_client()
     assert [client.get(path).status_code for path in ("/elsewhere", "/elsewhere/")] == [404, 404]
@@ -702,6 +718,42 @@ def test_a_bug_is_a_500_whose_log_quotes_no_value(
     assert "in dispatch_request" in caplog.text
     assert "22P02" in caplog.text
     assert "sentinel" not in caplog.text.replace("CAST('sentinel'", "")
+
+
+@pytest.mark.parametrize("statement", ["SELEC 1", "SELECT nothing(1)", "SELECT 1 FROM hero GROUP BY count(*)"])
+def test_a_mistake_in_a_statement_is_a_500(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, statement: str
+) -> None:
+    """SQLite has one code for these, for a missing table and for a missing column."""
+    found: list[Any] = []
+
+    @app.errorhandler(InternalServerError)
+    def collect(error: InternalServerError) -> tuple[str, int]:
+        found.append(error.original_exception)
+        return "mine", 500
+
+    app.add_url_rule("/fail", "fail", partial(execute, statement))
+
+    assert client.get("/fail").status_code == 500
+    assert "in dispatch_request" in caplog.text
+    assert [isinstance(each, DBAPIError) for each in found] == [True]
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT 1 FROM absent", "SELECT absent FROM hero", "INSERT INTO hero (x) VALUES (1)"]
+)
+def test_a_missing_table_or_column_is_a_503(app: Flask, client: FlaskClient, statement: str) -> None:
+    app.add_url_rule("/fail", "fail", partial(execute, statement))
+
+    assert client.get("/fail").status_code == 503
+
+
+def test_a_model_of_flask_sqlalchemy_gets_the_name_of_its_table() -> None:
+    class SideKick(db.Model):  # type: ignore[name-defined, misc]
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    assert SideKick.__tablename__ == "side_kick"
+    db.metadata.remove(db.metadata.tables["side_kick"])
 
 
 # --- The project's own rule ------------------------------------------------------------------------------------------

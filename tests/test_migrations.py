@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -18,11 +19,12 @@ from alembic.script import ScriptDirectory
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import Migrate, check, downgrade, revision, upgrade
-from sqlalchemy import inspect, text
+from sqlalchemy import Column, Constraint, ForeignKeyConstraint, MetaData, Table, UniqueConstraint, inspect, text
 
 from heroes import create_app
 from heroes.config import ConfigError
-from heroes.extensions import db, migrate
+from heroes.extensions import NAMING_CONVENTION, db, migrate
+from heroes.storage.columns import Int64
 from heroes.storage.schema import is_behind, known_revisions
 from tests.commands import start_flask
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
@@ -465,4 +467,19 @@ def test_a_migration_that_breaks_a_reference_is_refused(
         with pytest.raises(ConfigError, match="1 rows refer to rows that do not exist, the first in table fan"):
             client_of(f"sqlite:///{tutorial_database}")
 
+        # A command that repairs the database, or copies it, can still run.
+        with click.Context(click.Command("flask")):
+            client = client_of(f"sqlite:///{tutorial_database}")
+        assert client.get("/health/ready").json == {"detail": "Database schema is behind"}
         assert connection.execute("SELECT name FROM hero WHERE id = 9").fetchall() == [("Gone",)]
+
+
+@pytest.mark.parametrize("kind", ["uq", "fk"])
+def test_constraints_that_begin_with_the_same_column_have_different_names(kind: str) -> None:
+    columns = [Column(name, Int64) for name in "abc"]
+    made: list[Constraint] = []
+    for names in (["a", "b"], ["a", "c"]):
+        made.append(UniqueConstraint(*names) if kind == "uq" else ForeignKeyConstraint(names, ["other.x", "other.y"]))
+    Table("named", MetaData(naming_convention=NAMING_CONVENTION), *columns, *made)
+
+    assert len({constraint.name for constraint in made}) == 2

@@ -14,7 +14,7 @@ from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from marshmallow import fields, validate
-from sqlalchemy import JSON, Enum, Numeric, TypeDecorator, bindparam
+from sqlalchemy import JSON, Enum, Numeric, TypeDecorator, bindparam, select
 from sqlalchemy import String as Characters
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -22,11 +22,12 @@ from heroes.commands import resource_commands
 from heroes.extensions import db
 from heroes.models import IdempotencyKey
 from heroes.storage.columns import ResourceMixin
+from heroes.storage.transactions import read
 from heroes.web.fields import BaseSchema, Id, Integer, PartialSchema, String
 from heroes.web.openapi import document
 from heroes.web.operation import operation
 from heroes.web.parameters import ConditionHeaders, CreateHeaders, ListHeaders, PageQuery, Sort
-from heroes.web.resource import Resource
+from heroes.web.resource import Resource, link_header
 from tests.constants import Query
 
 
@@ -39,6 +40,10 @@ class Side(enum.Enum):
 
     good = 1
     bad = 2
+
+
+class Level(enum.IntEnum):
+    high = 2
 
 
 class Reversed(TypeDecorator[str]):
@@ -177,6 +182,27 @@ def test_any_json_that_is_stored_is_returned(
     assert json.loads(exported[0]) == user | {"id": 1}
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400"])
+def test_json_that_is_none_is_400_and_not_stored(app: Flask, users: FlaskClient, query: Query, value: str) -> None:
+    resource = Resource(User, UserAny, keys=IdempotencyKey)
+    app.add_url_rule("/any/", view_func=operation(body=UserAny)(resource.create), methods=["POST"])
+
+    body = f'{{"name": "Ann", "tags": [{value}]}}'
+    response = users.post("/any/", data=body, content_type="application/json")
+
+    assert (response.status_code, response.json) == (400, {"detail": "The database can't store one of the values"})
+    assert query('SELECT * FROM "User"') == []
+
+
+def test_statement_without_a_value_is_500(app: Flask, client: FlaskClient) -> None:
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.add_url_rule("/broken", view_func=lambda: read(select(bindparam("x")), {}))
+
+    response = client.get("/broken")
+
+    assert (response.status_code, response.json) == (500, {"detail": "Internal Server Error"})
+
+
 class Narrow(BaseSchema):
     """Not all that the resource shows."""
 
@@ -215,6 +241,13 @@ def test_link_repeats_filters_as_they_were_sent(users: FlaskClient) -> None:
 
     assert [user["id"] for user in page.get_json()] == [1]
     assert [user["id"] for user in following.get_json()] == [2]
+
+
+@pytest.mark.parametrize("sent, loaded", [("level=high", Level.high), ("active=true", True)])
+def test_link_repeats_a_value_that_is_a_kind_of_integer_as_it_was_sent(app: Flask, sent: str, loaded: Any) -> None:
+    name, _, _ = sent.partition("=")
+    with app.test_request_context(f"/?{sent}"):
+        assert link_header({name: loaded, "sort": "id"}, 1) == {"Link": f'<?{sent}&after=1>; rel="next"'}
 
 
 def test_link_repeats_all_values_of_a_list(app: Flask, users: FlaskClient) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import time
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -92,7 +93,14 @@ class Connector:
         deadline = time.monotonic() + (WAIT_AFTER_FAILURE if self.failed else MAX_CONNECT_WAIT)
         # The holder releases the lock by its deadline, so the threads behind it stop waiting then.
         with self.lock:
-            if self.attempt is None or (self.attempt.done() and self.attempt.exception()):
+            if self.attempt and self.attempt.done():
+                earlier, self.attempt = self.attempt, None
+                # It may have died since. The pool's pre-ping checks no new connection.
+                with suppress(dialect.loaded_dbapi.Error):
+                    dialect.do_ping(earlier.result())
+                    self.failed = False
+                    return earlier.result()
+            if self.attempt is None:
                 self.deadline = deadline
                 self.attempt = in_background(lambda: dialect.connect(*arguments, **parameters))
             wait([self.attempt], max(0.0, self.deadline - time.monotonic()))

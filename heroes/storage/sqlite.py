@@ -1,7 +1,9 @@
 """Engine options and events for SQLite."""
 
+import json
 import os
 import sqlite3
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from weakref import finalize
@@ -44,7 +46,8 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], str | 
     # Not SQLite's default mode, which creates a new file if the database was removed.
     mode = "ro" if url.query.get("mode") == "ro" else "rw"
     url = url.set(database=f"file:{quote(path)}").update_query_dict({"mode": mode, "uri": "true"})
-    return url, {"connect_args": arguments}, path
+    # JSON has no NaN. PostgreSQL refuses it, too.
+    return url, {"connect_args": arguments, "json_serializer": partial(json.dumps, allow_nan=False)}, path
 
 
 def file_identity(path: str) -> tuple[int, int] | None:

@@ -8,12 +8,13 @@ from typing import Any
 
 from flask import Flask, current_app, request
 from marshmallow.exceptions import SCHEMA
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug import exceptions
 
 from heroes.storage.postgresql import READ_ONLY
 from heroes.web.fields import Error, error
+from heroes.web.requests import GRANIAN
 from heroes.web.responses import json_response
 
 NO_MORE_IDS = "2200H"  # SQLSTATE of a sequence at its end
@@ -22,6 +23,8 @@ NO_MORE_IDS = "2200H"  # SQLSTATE of a sequence at its end
 # damaged.
 CANNOT_SERVE = {READ_ONLY, NO_MORE_IDS, "42501", "42P01", "42703", "22021", "XX001", "XX002", "SQLITE_NOTADB"}
 CANNOT_SERVE |= {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUENCE"}
+# Messages of SQLite for a schema that is behind.
+MISSING = re.compile("no such (table|column)|table .* has no column", re.DOTALL)
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 # The detail of a unique violation of the column id, in any language; an INSERT that leaves the id to the sequence.
@@ -30,6 +33,8 @@ TAKEN_ID, NO_ID = re.compile(r"[^(]*\(id\)=\("), re.compile(r"INSERT INTO [^(]+\
 NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]
 # What marshmallow's fields raise an OverflowError for, such as a date that leaves the calendar in UTC.
 OUT_OF_RANGE = "Date or number out of range."
+UNTRANSLATABLE, INVALID_TEXT = "22P05", "22P02"  # SQLSTATEs of characters, and of JSON among others
+CANNOT_STORE = "The database can't store one of the values"
 QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote values: data exceptions, RAISE in a trigger
 
 
@@ -40,7 +45,7 @@ def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
     elif isinstance(messages, list):
         for message in messages:
             yield from located_errors(message, *loc)
-    elif isinstance(messages.get("msg"), str):
+    elif {"type", "loc", "msg"} <= messages.keys():
         yield messages | {"loc": list(loc)}
     else:
         for key, nested in messages.items():
@@ -55,8 +60,9 @@ def handle_http_exception(error: exceptions.HTTPException) -> Any:
         return error.response  # it was passed to abort()
     detail = error.name if error.description in NO_DETAIL else error.description
     response = json_response({"detail": detail}, error.code, error.get_headers())
-    if error.code in (411, 413):
-        # A part of the body is unread. gunicorn ignores this header of an app; see pre_request in gunicorn.conf.py.
+    if error.code in (411, 413) and request.environ.get("SERVER_SOFTWARE") == GRANIAN:
+        # A part of the body is unread. Other servers decide themselves: PEP 3333 forbids an app to set this header.
+        # For gunicorn see pre_request in gunicorn.conf.py.
         response.headers["Connection"] = "close"
     return response
 
@@ -77,29 +83,41 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     # RAISE in a function of PostgreSQL may have any code.
     raised = getattr(diag, "source_function", None) == "exec_stmt_raise"
     quoting = raised or (code.startswith(QUOTING) and code != NO_MORE_IDS)
-    message = f"{code} {'' if quoting else message} [{error.statement}]"
-    if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated or code in CANNOT_SERVE:
-        return unavailable(message, "Database is read-only" if code == READ_ONLY else None)
+    log_line = f"{code} {'' if quoting else message} [{error.statement}]"
+    # SQLITE_ERROR stands for errors in SQL, too.
+    operational = isinstance(error, (OperationalError, InterfaceError))
+    operational &= code != "SQLITE_ERROR" or MISSING.match(message) is not None
+    if operational or error.connection_invalidated or code in CANNOT_SERVE:
+        return unavailable(log_line, "Database is read-only" if code == READ_ONLY else None)
     taken = TAKEN_ID.match(str(getattr(diag, "message_detail", "")))
     if code in UNIQUE and taken and NO_ID.match(str(error.statement)):
         # PostgreSQL's sequence generated an id that a row has: a restore may have left out the sequence.
-        return unavailable(message)
+        return unavailable(log_line)
     if code in FOREIGN_KEY:
         if request.method == "DELETE":
             return exceptions.Conflict("Still in use")
         return exceptions.Conflict("Refers to something that does not exist")
     if isinstance(error, IntegrityError):
         return exceptions.Conflict("Already exists" if code in UNIQUE else None)
-    if code == "22P05":  # untranslatable_character
-        return exceptions.BadRequest("The database can't store one of the characters")
+    in_json = str(getattr(diag, "source_file", None)).startswith("json")
+    if code == UNTRANSLATABLE or (code == INVALID_TEXT and in_json):
+        return exceptions.BadRequest(CANNOT_STORE)
     # Not logger.exception(): the message of the exception may quote the row.
     stack = "".join(traceback.format_tb(sys.exc_info()[2]))
-    current_app.logger.error("database error: %s\n%s", message, stack)
-    return exceptions.InternalServerError()
+    current_app.logger.error("database error: %s\n%s", log_line, stack)
+    return exceptions.InternalServerError(original_exception=error)
+
+
+def handle_statement_error(error: StatementError) -> Any:
+    """Return a 400 if a column's type can't convert a value, for example NaN in JSON. Anything else is a bug."""
+    if isinstance(error.orig, (ValueError, OverflowError)):
+        return current_app.handle_http_exception(exceptions.BadRequest(CANNOT_STORE))
+    raise error
 
 
 def init_app(app: Flask) -> None:
     """Register the handlers. Flask logs any other exception, and makes an InternalServerError of it."""
     app.register_error_handler(exceptions.HTTPException, handle_http_exception)
     app.register_error_handler(DBAPIError, lambda error: app.handle_http_exception(classify(error)))
+    app.register_error_handler(StatementError, handle_statement_error)
     app.register_error_handler(PoolTimeout, lambda error: app.handle_http_exception(unavailable(str(error))))
