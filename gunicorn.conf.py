@@ -51,7 +51,7 @@ def pre_request(worker: Any, req: Any) -> None:
     """
     prefix = settings["SCRIPT_NAME"] or ""
     if not f"{req.path}/".startswith(f"{prefix}/"):
-        req.uri = req.path = f"{prefix}//"
+        req.uri = req.path = f"{prefix}//-"
     headers = dict(req.headers)  # gunicorn has refused a Content-Length that is repeated or not a number
     if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) > settings["MAX_CONTENT_LENGTH"]:
         req.force_close()

@@ -8,7 +8,7 @@ from flask import Flask
 
 from heroes import commands, models, schemas, views
 from heroes.config import VERSION as __version__
-from heroes.config import from_config, from_environment
+from heroes.config import from_config
 from heroes.operations import access_log, health, metrics, security
 from heroes.storage import engine
 from heroes.web import errors, openapi, requests
@@ -23,9 +23,8 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     Raises heroes.config.ConfigError if a setting can't be used.
     """
     app = Flask(__name__)
-    app.config.from_mapping(from_environment(os.environ))
     app.config.from_mapping(config)
-    app.config.from_mapping(from_config(config or {}))
+    app.config.from_mapping(from_config(config or {}, os.environ))
     # before_request functions run in this order: a request is counted, then its body and Host are checked, then its
     # access token. WSGI middleware runs before all of them; what is added last runs first.
     engine.init_app(app)
@@ -35,7 +34,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.register_blueprint(views.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(openapi.blueprint)
-    requests.match_other_endings(app)
+    requests.match_without_slash(app)
     app.cli.add_command(commands.resource_commands("heroes", models.Hero, schemas.HeroCreate, schemas.HeroPublic))
     # after_request functions run in reverse order: CORS headers are added, then the request is logged and counted.
     access_log.init_app(app)

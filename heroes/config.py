@@ -4,7 +4,7 @@ gunicorn.conf.py runs this file by its path, so it imports nothing else of heroe
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from click import ClickException
@@ -34,26 +34,6 @@ class ConfigError(ClickException):
     """A setting that can't be used. The message is one line, which `flask` prints, and never shows the value."""
 
 
-class Word(String):
-    """One of several words, case-insensitive."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> str:
-        return str(super()._deserialize(value, attr, data, **kwargs)).lower()
-
-
-class CommaSeparated(List[str]):
-    """A comma-separated list of strings that match a pattern; None if unset, never empty."""
-
-    def __init__(self, pattern: str, **kwargs: Any) -> None:
-        item = String(validate=Regexp(pattern, error="Has an entry that is empty or not well-formed."))
-        super().__init__(item, **kwargs)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> list[Any]:
-        if not value:
-            raise ValidationError("Must not be empty.")
-        return super()._deserialize(value.split(",") if isinstance(value, str) else value, attr, data, **kwargs)
-
-
 def address(value: str) -> None:
     """Raise ValidationError unless the value is an address that a server can listen on."""
     match = re.fullmatch(r"unix:.+|fd://[0-9]+|(?:[A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,9})", value)
@@ -61,9 +41,27 @@ def address(value: str) -> None:
         raise ValidationError("Must be host:port, unix:path or fd://number.")
 
 
+def split(value: Any) -> Any:
+    """Return the entries of a comma-separated list."""
+    if value is not None and not value:
+        raise ValidationError("Must not be empty.")
+    return value.split(",") if isinstance(value, str) else value
+
+
 def env(default: Any, description: str, validate: Any = None) -> dict[str, Any]:
     """Return the arguments of a field that is read from the environment."""
     return {"load_default": default, "metadata": {"description": description}, "validate": validate}
+
+
+def word(default: str, description: str, words: Iterable[str]) -> String:
+    """Return the field of one of several words, case-insensitive."""
+    return String(**env(default, description, OneOf(words)), pre_load=lambda value: str(value).lower())
+
+
+def comma_separated(pattern: str, description: str, **kwargs: Any) -> List[str]:
+    """Return the field of a list of strings that match a pattern; None if unset, never empty."""
+    item = String(validate=Regexp(pattern, error="Has an entry that is empty or not well-formed."))
+    return List(item, **env(None, description), pre_load=split, **kwargs)
 
 
 class Settings(Schema):
@@ -75,24 +73,20 @@ class Settings(Schema):
     DATABASE_TIMEOUT = Integer(
         **env(5, "seconds that a request waits for a lock, a connection or a statement, then 503", Range(1, 3600))
     )
-    MAX_CONTENT_LENGTH = Integer(**env(1024 * 1024, "bytes that a body may have", Range(1)))
-    API_TOKENS = CommaSeparated(TOKEN, **env(None, "comma-separated tokens, sent as `Authorization: Bearer`"))
-    API_TOKENS_PROTECT = Word(**env("writes", "what needs a token: `writes` or `all`", OneOf(TOKENLESS_METHODS)))
-    CORS_ORIGINS = CommaSeparated(ORIGIN, **env(None, "comma-separated origins whose pages may call the API, or `*`"))
+    MAX_CONTENT_LENGTH = Integer(**env(1024 * 1024, "bytes that a body may have", Range(1)), allow_none=True)
+    API_TOKENS = comma_separated(TOKEN, "comma-separated tokens, sent as `Authorization: Bearer`")
+    API_TOKENS_PROTECT = word("writes", "what needs a token: `writes` or `all`", TOKENLESS_METHODS)
+    CORS_ORIGINS = comma_separated(ORIGIN, "comma-separated origins whose pages may call the API, or `*`")
     # Not Flask's TRUSTED_HOSTS, which cannot hold an IPv6 address.
-    ALLOWED_HOSTS = CommaSeparated(
-        HOST,
-        **env(None, "comma-separated host names, any other is a 400; `.a.b` includes subdomains"),
-        data_key="TRUSTED_HOSTS",
+    ALLOWED_HOSTS = comma_separated(
+        HOST, "comma-separated host names, any other is a 400; `.a.b` includes subdomains", data_key="TRUSTED_HOSTS"
     )
     PROXY_HOPS = Integer(
         **env(0, "proxies in front whose X-Forwarded-For, -Proto, -Host and -Prefix are trusted", Range(0))
     )
     ACCESS_LOG = Boolean(**env(True, "`off` drops the one line per request"))
-    LOG_FORMAT = Word(**env("json", "format of all log lines: `json` or `text`", OneOf(("json", "text"))))
-    LOG_LEVEL = Word(
-        **env("info", "level of all lines but the access log: `debug`, `info`, `warning` or `error`", OneOf(LEVELS))
-    )
+    LOG_FORMAT = word("json", "format of all log lines: `json` or `text`", ("json", "text"))
+    LOG_LEVEL = word("info", "level of all lines but the access log: `debug`, `info`, `warning` or `error`", LEVELS)
     METRICS = Boolean(**env(False, "`1` serves /metrics for Prometheus (extra `metrics`)"))
     # Read by gunicorn.conf.py.
     BIND = String(
@@ -110,13 +104,13 @@ class Settings(Schema):
     MAX_REQUESTS = Integer(**env(0, "requests after which a worker is replaced, 0 for never", Range(0)))
 
 
-def from_environment(values: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
-    """Return every setting, if `partial` only the given ones. Raises ConfigError for the first invalid one.
+def from_environment(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every setting. Raises ConfigError for the first invalid one.
 
     values: strings or parsed values under the settings' environment names.
     """
     try:
-        return dict(Settings().load(values, unknown=EXCLUDE, partial=partial))
+        return dict(Settings().load(values, unknown=EXCLUDE))
     except ValidationError as error:
         name, messages = next(iter(error.messages_dict.items()))
         # Messages about the entries of a list are keyed by their position.
@@ -124,12 +118,12 @@ def from_environment(values: Mapping[str, Any], partial: bool = False) -> dict[s
         raise ConfigError(f"{name}: {message}") from None
 
 
-def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings among the Flask settings that are given to create_app(). None stays None."""
+def from_config(config: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return every setting: that of the Flask settings given to create_app(), or else that of the environment."""
     fields = Settings().fields.items()
-    given = {field.data_key or name: config[name] for name, field in fields if config.get(name) is not None}
+    given = {field.data_key or name: config[name] for name, field in fields if name in config}
     url: Any = given.get("DATABASE_URL")
     if hasattr(url, "render_as_string"):
         # str() of SQLAlchemy's URL object hides the password.
         given["DATABASE_URL"] = url.render_as_string(hide_password=False)
-    return from_environment(given, partial=True)
+    return from_environment({**environment, **given})

@@ -61,6 +61,8 @@ def test_given_setting_is_parsed_like_the_environment(given: dict[str, object], 
         ({"API_TOKENS": ""}, "API_TOKENS: Must not be empty."),
         ({"API_TOKENS": 5}, "API_TOKENS: Not a valid list."),
         ({"ALLOWED_HOSTS": ["a b"]}, "TRUSTED_HOSTS: Has an entry that is empty or not well-formed."),
+        ({"API_TOKENS_PROTECT": None}, "API_TOKENS_PROTECT: Field may not be null."),
+        ({"DATABASE_TIMEOUT": None}, "DATABASE_TIMEOUT: Field may not be null."),
         ({"PROXY_HOPS": -1}, "PROXY_HOPS: Must be greater than or equal to 0."),
         ({"SQLALCHEMY_DATABASE_URI": "mysql://"}, "DATABASE_URL: Must be a sqlite:// or a postgresql:// URL."),
     ],
@@ -70,6 +72,12 @@ def test_given_setting_that_is_not_valid_is_a_config_error(given: dict[str, obje
         create_app(MEMORY | given)
 
     assert raised.value.message == message
+
+
+def test_given_setting_overrides_one_of_the_environment_that_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_TIMEOUT", "0")
+
+    assert create_app(MEMORY | {"DATABASE_TIMEOUT": 3}).config["DATABASE_TIMEOUT"] == 3
 
 
 def test_the_database_may_be_given_as_a_url_object() -> None:

@@ -26,6 +26,7 @@ def test_unreachable_database_is_not_ready_but_live() -> None:
 
     assert client.get("/health/live").json == {"status": "ok"}
     assert ready(client) == (503, {"detail": "Database unavailable"})
+    assert client.get("/health/ready").headers["Retry-After"] == "1"
 
 
 @postgres_only

@@ -17,7 +17,7 @@ from heroes.web.parameters import ConditionHeaders, PageQuery, Sort
 from heroes.web.resource import Resource
 from tests.constants import HERO
 
-COLUMNS = ("allowed", "excluded", "after_hours", "max_speed", "min_age")
+COLUMNS = ("allowed", "excluded", "after_hours", "max_speed", "min_age", "this_id", "if_match", "if_none_match")
 
 
 class Base(DeclarativeBase):
@@ -32,6 +32,10 @@ class Car(ResourceMixin, Base):
     after_hours: Mapped[int | None] = mapped_column()
     max_speed: Mapped[int | None] = mapped_column()
     min_age: Mapped[int | None] = mapped_column()
+    this_id: Mapped[int | None] = mapped_column()
+    if_match: Mapped[int | None] = mapped_column()
+    if_none_match: Mapped[int | None] = mapped_column()
+    after: Mapped[int | None] = mapped_column()
 
 
 class CarPublic(BaseSchema):
@@ -41,6 +45,9 @@ class CarPublic(BaseSchema):
     after_hours = Integer(allow_none=True)
     max_speed = Integer(allow_none=True)
     min_age = Integer(allow_none=True)
+    this_id = Integer(allow_none=True)
+    if_match = Integer(allow_none=True)
+    if_none_match = Integer(allow_none=True)
 
 
 class CarPath(BaseSchema):
@@ -53,6 +60,9 @@ class CarQuery(PageQuery):
     after_hours = Integer()
     max_speed = Integer()
     min_age = Integer()
+    this_id = Integer()
+    if_match = Integer()
+    if_none_match = Integer()
     sort = Sort("max_speed")
 
 
@@ -95,6 +105,20 @@ def test_filter_of_a_column_with_a_prefix_in_its_name_is_equality(cars: FlaskCli
     found = [len(cars.get(f"/cars/?{column}={value}").get_json()) for value in (2, 3, 4)]
 
     assert found == [0, 1, 0]
+
+
+def test_a_page_after_an_id_does_not_use_a_column_named_after(app: Flask, cars: FlaskClient) -> None:
+    with app.app_context():
+        db.session.add(Car())
+        db.session.commit()
+
+    link = cars.get("/cars/?limit=1").headers["Link"].partition(">")[0].removeprefix("<")
+    assert [car["id"] for car in cars.get(f"/cars/{link}").get_json()] == [2]
+
+
+def test_update_of_an_unknown_column_is_an_error(app: Flask, cars: FlaskClient) -> None:
+    with app.app_context(), pytest.raises(TypeError, match="car has no column motto"):
+        Resource(Car, CarPublic, keys=IdempotencyKey).update(1, {"motto": "?"})
 
 
 def test_change_through_the_session_gives_another_etag(app: Flask, client: FlaskClient) -> None:

@@ -2,6 +2,7 @@
 
 from flask import Blueprint
 from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import ServiceUnavailable
 
 from heroes.extensions import db
 from heroes.storage.schema import is_behind
@@ -17,14 +18,14 @@ def live() -> dict[str, str]:
 
 
 @blueprint.get("/ready")
-def ready() -> tuple[dict[str, str], int]:
+def ready() -> dict[str, str]:
     """Return 200 if the database responds and has the schema, else 503 with a reason."""
     try:
         connection = db.session.connection()
         check_files(connection)
         behind = is_behind(connection)
     except SQLAlchemyError:
-        return {"detail": "Database unavailable"}, 503
+        raise ServiceUnavailable("Database unavailable", retry_after=1) from None
     if behind:
-        return {"detail": "Database schema is behind"}, 503
-    return {"status": "ok"}, 200
+        raise ServiceUnavailable("Database schema is behind", retry_after=1)
+    return {"status": "ok"}

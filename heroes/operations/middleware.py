@@ -14,6 +14,7 @@ from heroes.operations.logs import request_id
 
 # A client's own id, unless it could break out of a log line or a header.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+LIST_AND_NEWLINE = re.compile(r"/[^/]+/\n")
 HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
@@ -38,6 +39,10 @@ def normalize_target(environ: WSGIEnvironment) -> None:
         path, _, environ["QUERY_STRING"] = environ["RAW_URI"].partition("?")
         path = unquote_to_bytes(path).decode("latin-1")
         environ["PATH_INFO"] = path.removeprefix(environ.get("SCRIPT_NAME", ""))
+    # Starlette's patterns end with "$", which also matches before a newline: /heroes/%0A is the list. For the methods
+    # that a list lacks it is a hero with the id "\n".
+    if environ["REQUEST_METHOD"] in ("GET", "POST") and LIST_AND_NEWLINE.fullmatch(environ["PATH_INFO"]):
+        environ["PATH_INFO"] = environ["PATH_INFO"].removesuffix("\n")
     # FastAPI ignores slashes at the end of /heroes/{hero_id}, but not at the end of /heroes/.
     if environ["PATH_INFO"].endswith("//") and (path := environ["PATH_INFO"].rstrip("/")).count("/") > 1:
         environ["PATH_INFO"] = path

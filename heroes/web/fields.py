@@ -124,11 +124,7 @@ class Id(Integer):
     """An id in a path. One that the column can't hold is valid; it is loaded as None, which matches no row."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(ge=None, le=None, **kwargs)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        number = super()._deserialize(value, attr, data, **kwargs)
-        return number if INT64_MIN <= number <= INT64_MAX else None
+        super().__init__(ge=None, le=None, post_load=lambda n: n if INT64_MIN <= n <= INT64_MAX else None, **kwargs)
 
 
 class String(Field):

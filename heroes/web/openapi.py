@@ -36,7 +36,7 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "HTTPValidationError": {"properties": {"detail": DETAIL}},
 }
 
-COMMON_ERRORS = {400: "Bad Request", 413: "Content Too Large", 422: "Validation Error", 503: "Service Unavailable"}
+COMMON_ERRORS = {400: "Bad Request", 413: "Request Entity Too Large", 422: "Validation Error", 503: "Service Unavailable"}
 TEXT = {"type": "string"}
 ERROR = json_content("HTTPError")
 CONTENT: dict[int, Any] = {204: {}, 304: {}, 422: json_content("HTTPValidationError")}
@@ -107,7 +107,9 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
         "responses": {operation.status: {"description": "Successful Response"} | content},
     }
     for status, meaning in errors.items():
-        described["responses"][status] = {"description": meaning} | CONTENT.get(status, ERROR)
+        described["responses"][status] = {"description": meaning} | (
+            content if status < 300 else CONTENT.get(status, ERROR)
+        )
     if description.strip():
         described["description"] = description.strip()
     if operation.body:
@@ -131,8 +133,8 @@ def document(app: Flask) -> dict[str, Any]:
     paths = {rule.rule for rule in app.url_map.iter_rules()}
     for rule in app.url_map.iter_rules():
         view = app.view_functions.get(rule.endpoint)
-        # Of the rules that requests.match_other_endings() has copied, only the one with the slash.
-        if f"{rule.rule}/" in paths or rule.rule.endswith("\n"):
+        # Of two rules that differ in a slash at the end only the one with it; see requests.match_without_slash().
+        if f"{rule.rule}/" in paths:
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):

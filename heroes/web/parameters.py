@@ -9,7 +9,8 @@ from heroes.web.fields import BaseSchema, Integer, String, error, invalid
 
 MAX_LIMIT = 100
 KEY_LENGTH = 255
-ETAGS_LENGTH = 4000  # a statement takes a limited number of parameters, one for each ETag
+# A statement takes a limited number of parameters, one for each ETag.
+ETAGS: dict[str, Any] = {"max_length": 4000, "post_load": parse_etags}
 
 
 class Sort(String):
@@ -17,7 +18,7 @@ class Sort(String):
 
     def __init__(self, *columns: str) -> None:
         self.choices = [f"{sign}{name}" for name in ("id", *columns) for sign in ("", "-")]
-        metadata = {"description": "Ties by id, unknown values last", "enum": self.choices}
+        metadata = {"description": "Ties are sorted by id, null comes last", "enum": self.choices}
         super().__init__(load_default="id", metadata=metadata)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
@@ -45,32 +46,25 @@ class PageQuery(BaseSchema):
             raise ValidationError({"after": [error("value_error", "after goes with sort=id only")]})
 
 
-class Header(String):
-    """The value of a header."""
-
-    def __init__(self, name: str, description: str, max_length: int | None = None) -> None:
-        super().__init__(data_key=name, max_length=max_length, metadata={"description": description})
-
-
-class ETagsHeader(Header):
-    """A list of ETags, loaded as werkzeug.datastructures.ETags."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return parse_etags(super()._deserialize(value, attr, data, **kwargs))
+def header(name: str, description: str, **kwargs: Any) -> String:
+    """Return the field of a header."""
+    return String(data_key=name, metadata={"description": description}, **kwargs)
 
 
 class CreateHeaders(BaseSchema):
-    idempotency_key = Header(
-        "Idempotency-Key", "Within 24 hours the same key and body get the first response again", KEY_LENGTH
+    idempotency_key = header(
+        "Idempotency-Key",
+        "Within 24 hours the same key and values get the first response again",
+        max_length=KEY_LENGTH,
     )
 
 
 class ListHeaders(BaseSchema):
-    prefer = Header("Prefer", "count=exact asks for X-Total-Count")
+    prefer = header("Prefer", "count=exact asks for X-Total-Count")
 
 
 class ConditionHeaders(BaseSchema):
     """Headers of a GET, PATCH or DELETE of one row."""
 
-    if_match = ETagsHeader("If-Match", "ETags: 412 unless the current one is among them", ETAGS_LENGTH)
-    if_none_match = ETagsHeader("If-None-Match", "ETags: 304 or 412 if the current one is among them", ETAGS_LENGTH)
+    if_match = header("If-Match", "ETags or *: 412 unless the current one is among them", **ETAGS)
+    if_none_match = header("If-None-Match", "ETags or *: 304 or 412 if the current one is among them", **ETAGS)

@@ -141,14 +141,12 @@ def init_app(app: Flask) -> None:
     app.before_request(check_request)
 
 
-def match_other_endings(app: Flask) -> None:
-    """Register each rule that ends with a slash also without it, and with a newline, after all rules are registered."""
+def match_without_slash(app: Flask) -> None:
+    """Register each rule that ends with a slash also without it, after all rules are registered."""
     # Werkzeug's `strict_slashes=False` also matches a path without the slash, but a wrong method is a 404, not a 405.
-    # Starlette's patterns end with "$", which also matches before a newline.
     for rule in list(app.url_map.iter_rules()):
         if rule.rule.endswith("/") and rule.rule != "/" and rule.methods:
             # Flask sets it on each rule: whether it answers OPTIONS itself.
             automatic = getattr(rule, "provide_automatic_options", None)
-            same = rule.get_empty_kwargs()
-            for path in (rule.rule.removesuffix("/"), f"{rule.rule}\n"):
-                app.add_url_rule(path, provide_automatic_options=automatic, **same)
+            path, same = rule.rule.removesuffix("/"), rule.get_empty_kwargs()
+            app.add_url_rule(path, provide_automatic_options=automatic, **same)

@@ -7,7 +7,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from flask import Response, abort, g, request
-from sqlalchemy import ColumnElement, Select, String, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Table, bindparam, delete, func, insert, select, update
 from werkzeug.datastructures import ETags
 from werkzeug.http import quote_etag
 
@@ -24,14 +24,15 @@ Page = tuple[list[Row], dict[str, str]]
 # RFC 7240, 2: comma-separated preferences, each with parameters after semicolons.
 PREFER_COUNT = re.compile(r"(?:^|,)\s*count\s*=\s*\"?exact\"?\s*(?:[;,]|$)", re.IGNORECASE)
 MAX_LINK = 2000  # bytes
+VERSION = re.compile(r"[1-9][0-9]{0,17}")  # fits in the column
 PAGE_KEYS = {"offset", "limit", "sort"}
 # The defaults: If-Match admits any ETag, If-None-Match excludes none.
 ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
 
 
-def comparable(etags: Iterable[str | None]) -> list[str]:
-    """Return the ETags without empty ones, and without those that the encoding of a database may lack."""
-    return [etag for etag in etags if etag and etag.isascii()]
+def versions(etags: Iterable[str | None]) -> list[int]:
+    """Return the versions that the ETags stand for. Any other ETag matches no row."""
+    return [int(etag) for etag in etags if etag and VERSION.fullmatch(etag)]
 
 
 def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
@@ -39,7 +40,7 @@ def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
     kept = [key for key in query if key in request.args and key not in ("after", "offset")]
     # As they were sent, because not every loaded value has the same form. An integer can be shorter.
     sent: dict[str, Any] = {key: request.args.getlist(key)[0 if isinstance(query[key], list) else -1 :] for key in kept}
-    sent |= {key: query[key] for key in kept if isinstance(query[key], int)}
+    sent |= {key: query[key] for key in kept if type(query[key]) is int}
     step = {"after": last_id} if query["sort"] == "id" else {"offset": query["offset"] + query["limit"]}
     link = f'<?{urlencode(sent | step, doseq=True)}>; rel="next"'
     return {"Link": link} if len(link) <= MAX_LINK else {}
@@ -63,7 +64,7 @@ class Resource:
         if not self.table.dialect_options["sqlite"]["autoincrement"]:
             raise TypeError(f"{model.__name__} needs ResourceMixin, and sqlite_autoincrement in __table_args__")
         self.errors = {404: f"{model.__name__} not found", 412: f"{model.__name__} has changed"}
-        self.this_row = self.table.c.id == bindparam("this_id")
+        self.this_row = self.table.c.id == bindparam("heroes_row_id")
         self.insert_statement = insert(self.table).returning(*self.columns)
         self.select_statement = select(*self.columns).where(self.this_row)
 
@@ -71,11 +72,11 @@ class Resource:
         """Return the condition of a filter; see parameters.PageQuery."""
         columns = self.table.c
         value: ColumnElement[Any] = bindparam(name)
+        if name == "after":
+            return columns.id > value
         # The name of a column comes first: it may begin with a prefix.
         if name in columns:
             return columns[name] == value
-        if name == "after":
-            return columns.id > value
         bound, _, column = name.partition("_")
         return {"min": columns[column] >= value, "max": columns[column] <= value}[bound]
 
@@ -110,17 +111,15 @@ class Resource:
             values: dict[Any, Any] = {self.table.c[name]: bindparam(name) for name in sorted(changed)}
             statement = update(self.table).values(values).returning(*self.columns)
         statement = statement.where(self.this_row)
-        # Compared as text, so that a foreign ETag matches nothing instead of failing.
-        etag = self.table.c.version.cast(String)
         if match:
-            statement = statement.where(etag.in_(bindparam("if_match", expanding=True)))
+            statement = statement.where(self.table.c.version.in_(bindparam("heroes_if_match", expanding=True)))
         if none_match:
-            statement = statement.where(etag.not_in(bindparam("if_none_match", expanding=True)))
+            statement = statement.where(self.table.c.version.not_in(bindparam("heroes_if_none_match", expanding=True)))
         return statement
 
     def find(self, row_id: int) -> Row:
         """Return a row. Raises NotFound."""
-        rows = read(self.select_statement, {"this_id": row_id})
+        rows = read(self.select_statement, {"heroes_row_id": row_id})
         if not rows:
             abort(404, self.errors[404])
         return rows[0]
@@ -132,13 +131,13 @@ class Resource:
         self, row_id: int, changes: Row | None, if_match: ETags = ANY_ETAG, if_none_match: ETags = NO_ETAGS
     ) -> Row:
         """Change a row, or delete it if changes is None. Raises NotFound and PreconditionFailed."""
-        # Not "id": an UPDATE would also set the column of that name.
-        parameters: Row = (changes or {}) | {"this_id": row_id}
+        # Not the name of a column: an UPDATE would also set that.
+        parameters: Row = (changes or {}) | {"heroes_row_id": row_id}
         if not if_match.star_tag:
             # Weak tags match nothing (RFC 9110, 13.1.1), but count in If-None-Match (13.1.2).
-            parameters["if_match"] = comparable(if_match.as_set())
-        if excluded := comparable(if_none_match.as_set(include_weak=True)):
-            parameters["if_none_match"] = excluded
+            parameters["heroes_if_match"] = versions(if_match.as_set())
+        if excluded := versions(if_none_match.as_set(include_weak=True)):
+            parameters["heroes_if_none_match"] = excluded
         row = None
         if not if_none_match.star_tag:
             changed = None if changes is None else frozenset(changes)
@@ -151,11 +150,14 @@ class Resource:
             abort(412, self.errors[412])
         return row
 
+    def check_names(self, values: dict[str, Any]) -> None:
+        """Raise TypeError if a name is not that of a column. SQLAlchemy would ignore the value in an INSERT."""
+        if unknown := [name for name in values if name not in self.table.c]:
+            raise TypeError(f"{self.table.name} has no column {', '.join(unknown)}; see marshmallow's `attribute`")
+
     def create(self, values: dict[str, Any], idempotency_key: str | None = None) -> Content | Response:
         """Insert a row. With a key that was used before, return the content of the first response."""
-        if unknown := [name for name in values if name not in self.table.c]:
-            # SQLAlchemy would leave them out.
-            raise TypeError(f"{self.table.name} has no column {', '.join(unknown)}; see marshmallow's `attribute`")
+        self.check_names(values)
         # Some clients send an option that is not set as an empty header.
         if not idempotency_key:
             return self.with_etag(cast(Row, write(self.insert_statement, values)))
@@ -177,6 +179,7 @@ class Resource:
 
     def update(self, row_id: int, changes: dict[str, Any], **conditions: ETags) -> Content:
         """Change a row; without changes it keeps its version. Raises NotFound and PreconditionFailed."""
+        self.check_names(changes)
         if changes:
             return self.with_etag(self.execute(row_id, changes, **conditions))
         unchanged = self.read(row_id, **conditions)
