@@ -9,6 +9,7 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Blueprint, Flask, current_app, make_response, redirect, render_template, request, url_for
 from marshmallow import Schema, fields
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response
 
 from heroes.config import TOKENLESS_METHODS, VERSION
@@ -36,7 +37,7 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "HTTPValidationError": {"properties": {"detail": DETAIL}},
 }
 
-COMMON_ERRORS = {400: "Bad Request", 413: "Request Entity Too Large", 422: "Validation Error", 503: "Service Unavailable"}
+COMMON_ERRORS = {status: HTTP_STATUS_CODES[status] for status in (400, 413, 422, 503)} | {422: "Validation Error"}
 TEXT = {"type": "string"}
 ERROR = json_content("HTTPError")
 CONTENT: dict[int, Any] = {204: {}, 304: {}, 422: json_content("HTTPValidationError")}
@@ -107,9 +108,8 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
         "responses": {operation.status: {"description": "Successful Response"} | content},
     }
     for status, meaning in errors.items():
-        described["responses"][status] = {"description": meaning} | (
-            content if status < 300 else CONTENT.get(status, ERROR)
-        )
+        other = CONTENT.get(status, content if status < 300 else ERROR)
+        described["responses"][status] = {"description": meaning} | other
     if description.strip():
         described["description"] = description.strip()
     if operation.body:
