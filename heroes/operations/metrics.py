@@ -74,7 +74,7 @@ def init_app(app: Flask) -> None:
             g.pop("heroes_in_flight").dec()
 
     def announce() -> None:
-        """Set what does not change. After a fork, with --preload, each worker has to do it for itself."""
+        """Set the constant gauges. With --preload each worker repeats this after the fork."""
         make_directory(folder)
         pool.set(app.config["GUNICORN_THREADS"])
         build.labels(VERSION, platform.python_version()).set(1)

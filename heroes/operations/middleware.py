@@ -26,7 +26,7 @@ STATUS_LINES = {str(each.value): f"{each.value} {each.phrase}" for each in HTTPS
 
 
 def normalize_target(environ: WSGIEnvironment) -> None:
-    """Make the target, the method and an upgrade what they are on uvicorn, the tutorial's server."""
+    """Normalize the target, the method and an upgrade as uvicorn, the tutorial's server, does."""
     environ.setdefault("PATH_INFO", "")  # PEP 3333 lets a server omit it if it is empty
     # Methods are case-sensitive (RFC 9110, 9.1); Werkzeug upper-cases them. Keep "get" from matching GET.
     if not environ["REQUEST_METHOD"].isupper():

@@ -35,7 +35,7 @@ def authenticate() -> None:
 
 
 def finish_cors(response: Response) -> Response:
-    """Let a preflight for an unknown path succeed, add `Vary` if origins are listed, limit what Flask-CORS repeats."""
+    """Complete the headers of Flask-CORS."""
     # A preflight for an unknown path has no error status: else a script could not read the 404 of its request.
     preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
     if preflight and response.status_code == 404:

@@ -24,8 +24,8 @@ class ResourceMixin:
     __table_args__: Any = {"sqlite_autoincrement": True}
 
     id: Mapped[int] = mapped_column(Int64, primary_key=True, sort_order=-1)
-    # Random: a row that reuses an id, or changes again after a backup was restored, must not get an ETag that stood for
-    # other content. The server's default is for programs that don't know the column, like the tutorial.
+    # Random, so that an ETag never stands for two contents, even if an id is reused or a backup restored. The server's
+    # default is for programs that don't know the column, like the tutorial.
     version: Mapped[int] = mapped_column(
         Int64, default=random_version, onupdate=random_version, server_default="1", sort_order=1
     )

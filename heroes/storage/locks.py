@@ -79,7 +79,7 @@ def hold_writer_lock(directory: str, threads: threading.Lock, timeout: float) ->
         yield
     finally:
         if locked:
-            # After a timeout nobody else starts a thread that waits, or opens a descriptor, until this one is through.
+            # After a timeout keep `threads` locked until flock() returns: at most one thread and one descriptor wait.
             locked.add_done_callback(release)
         else:
             release()

@@ -27,7 +27,7 @@ CANNOT_SERVE |= {"SQLITE_CORRUPT", "SQLITE_CORRUPT_INDEX", "SQLITE_CORRUPT_SEQUE
 MISSING = re.compile("no such (table|column)|table .* has no column", re.DOTALL)
 FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 UNIQUE = {"23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
-# The detail of a unique violation of the column id, in any language; an INSERT that leaves the id to the sequence.
+# TAKEN_ID matches the detail of a unique violation on the id, in any language; NO_ID an INSERT without an id.
 TAKEN_ID, NO_ID = re.compile(r"[^(]*\(id\)=\("), re.compile(r"INSERT INTO [^(]+\((?!id\b|[^)]* id\b)")
 # Werkzeug's own descriptions are prose: the name of the status replaces them.
 NO_DETAIL = [None, "", *(each.description for each in exceptions.default_exceptions.values())]

@@ -1,4 +1,4 @@
-"""The decorator of a view: what goes in and what comes out."""
+"""The decorator of a view: validate the request, serialize the response."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -83,7 +83,7 @@ class operation:
                     named |= loaded
             if failures:
                 abort(422, failures)
-            # For what has to make the response itself: see Resource.create().
+            # Resource.create() needs it to make a response itself.
             g.heroes_operation = self
             result = current_app.ensure_sync(view)(*this, *arguments, **named)
             content, *rest = result if isinstance(result, tuple) else (result,)

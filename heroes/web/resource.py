@@ -1,4 +1,4 @@
-"""What the operations on one table have in common: statements, ETags, conditions, safe retries, pages."""
+"""Operations on one table: statements, ETags, conditions, safe retries, pages."""
 
 import re
 from collections.abc import Iterable
