@@ -24,7 +24,7 @@ Page = tuple[list[Row], dict[str, str]]
 # RFC 7240, 2: comma-separated preferences, each with parameters after semicolons.
 PREFER_COUNT = re.compile(r"(?:^|,)\s*count\s*=\s*\"?exact\"?\s*(?:[;,]|$)", re.IGNORECASE)
 MAX_LINK = 2000  # bytes
-VERSION = re.compile(r"[1-9][0-9]{0,17}")  # fits in the column
+VERSION = re.compile(r"0|-?[1-9][0-9]{0,17}")  # fits in the column
 PAGE_KEYS = {"offset", "limit", "sort"}
 # The defaults: If-Match admits any ETag, If-None-Match excludes none.
 ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
