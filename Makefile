@@ -1,4 +1,5 @@
-# Development commands; `make help` lists them. Each installs what it needs into .venv or .venv-*. None needs root; only PyPI is contacted.
+# Development commands; `make help` lists them. Each installs what it needs into .venv or .venv-*. None needs root; only PyPI
+# is contacted.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,5 +1,6 @@
 """Access: open by default, access tokens, CORS, trusted hosts, proxies, and the security headers."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -336,7 +337,9 @@ def test_gunicorn_serves_nothing_outside_script_name(serve: Callable[..., Server
     for path in ("/", "/?#", "/heroes/", "/apiheroes/", "/apiheroes?#", "/API/heroes/", "/sentinel", "/%61pi/heroes/"):
         response = client.send("GET", path)
         assert (response.status, response.body) == (404, b'{"detail":"Not Found"}'), path
-    assert "sentinel" not in server.log.read_text()
+    log = server.log.read_text()
+    assert "sentinel" not in log
+    assert re.findall('"route":"([^"]*)"', log)[-8:] == ["unmatched"] * 8
     assert client.send("POST", "/api/heroes/", b" " * 2**20 + b" ").headers["Connection"] == "close"
     assert server.stop() == 0
 

@@ -10,7 +10,7 @@ import pytest
 from tests.constants import ROOT
 from tests.contract.wire import ORACLE
 
-REQUESTS = 300
+REQUESTS = 500
 
 
 @pytest.mark.skipif(

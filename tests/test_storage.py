@@ -13,6 +13,7 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import click
 import psutil
 import psycopg
 import pytest
@@ -269,8 +270,15 @@ def test_start_on_a_database_of_another_program_is_a_config_error(tmp_path: Path
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("CREATE TABLE alembic_version (version_num); INSERT INTO alembic_version VALUES ('x')")
 
+    config = {"SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}"}
     with pytest.raises(ConfigError, match="^DATABASE_URL: Has migrations of another program.$"):
-        create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{path}"})
+        create_app(config)
+
+    # A command that repairs the database, or copies it, can still run.
+    with click.Context(click.Command("flask")):
+        app = create_app(config)
+    with app.app_context():
+        db.engine.dispose()
 
 
 @pytest.mark.parametrize(

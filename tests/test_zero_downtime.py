@@ -46,7 +46,7 @@ def test_recycling_loses_nothing(serve: Callable[..., Server], query: Query) -> 
 
     with load(server.port) as found:
         seen = found.outcomes
-        wait_until(lambda: booted(server) >= 4)
+        wait_until(lambda: booted(server) >= 5)
     print(f"{seen.total()} answers while {booted(server)} workers took turns: {dict(seen)}")
     assert set(seen) == {("POST", 200), ("GET", 200)}
     assert query("SELECT count(*) FROM hero") == [(seen["POST", 200],)]

@@ -73,11 +73,6 @@ def init_app(app: Flask) -> None:
                         prepare_file(path)
                     sqlite.listen(db.engine, path)
                     upgrade_if_behind()
-            except SystemExit as stop:
-                if not stop.code:
-                    raise  # gunicorn is stopped
-                # Flask-Migrate exits with 1 if a migration is unknown.
-                raise ConfigError("DATABASE_URL: Has migrations of another program.") from None
             except (sqlite3.Error, DBAPIError) as error:
                 raise ConfigError(f"DATABASE_URL: {getattr(error, 'orig', error)}") from error
         if path or pgbouncer:
@@ -100,17 +95,27 @@ def prepare_file(path: str) -> None:
 
 
 def upgrade_if_behind() -> None:
-    """Migrate a SQLite database, whether it is new, the tutorial's or of an earlier release."""
+    """Migrate a SQLite database, whether it is new, the tutorial's or of an earlier release.
+
+    Raises ConfigError if that fails; a command of `flask` logs it, and goes on.
+    """
     with db.engine.connect() as connection:
         behind = is_behind(connection)
-    if behind:
-        try:
-            upgrade(revision="heads")  # several, until branches are merged
-        except (sqlite3.Error, DBAPIError) as error:
-            if not get_current_context(silent=True):
-                raise
-            # A command of `flask` may be what is needed now, such as `db stamp` or `heroes backup`.
-            logger.error("not migrated: %s", getattr(error, "orig", error))
+    if not behind:
+        return
+    try:
+        return upgrade(revision="heads")  # several, until branches are merged
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # gunicorn is stopped
+        # Flask-Migrate exits with 1 if a migration is unknown.
+        problem: object = "Has migrations of another program."
+    except (sqlite3.Error, DBAPIError) as error:
+        problem = getattr(error, "orig", error)
+    if not get_current_context(silent=True):
+        raise ConfigError(f"DATABASE_URL: {problem}")
+    # The command may be what is needed now, such as `db stamp` or `heroes backup`.
+    logger.error("not migrated: %s", problem)
 
 
 def check_role(engine: Engine) -> None:
