@@ -474,6 +474,21 @@ def test_a_migration_that_breaks_a_reference_is_refused(
         assert connection.execute("SELECT name FROM hero WHERE id = 9").fetchall() == [("Gone",)]
 
 
+@sqlite_only
+def test_a_stop_during_a_migration_is_no_error(empty_database_url: str, tmp_path: Path) -> None:
+    """gunicorn's workers end by SystemExit, with code 0, in whatever they do."""
+    (head,) = ScriptDirectory(f"{ROOT}/heroes/migrations").get_heads()
+    code = f"revision, down_revision = 'stop', '{head}'\n\n\ndef upgrade():\n    raise SystemExit(0)\n"
+    (tmp_path / "stop.py").write_text(code)
+    migrate.configure(partial(add_versions, tmp_path))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            create_app({"SQLALCHEMY_DATABASE_URI": empty_database_url})
+    finally:
+        migrate.configure_callbacks.clear()
+    assert stopped.value.code == 0
+
+
 @pytest.mark.parametrize("kind", ["uq", "fk"])
 def test_constraints_that_begin_with_the_same_column_have_different_names(kind: str) -> None:
     columns = [Column(name, Int64) for name in "abc"]
