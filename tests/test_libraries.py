@@ -173,6 +173,71 @@ def test_hooks_and_nested_schemas_work_and_their_errors_are_located(app: Flask) 
     assert document["components"]["schemas"]["League"]["properties"]["founded"]["format"] == "date"
 
 
+class Place(own.BaseSchema):
+    city = own.String(required=True)
+    street = own.String(required=True)
+
+
+class Team(own.BaseSchema):
+    name = own.String(required=True)
+    place = fields.Nested(Place, required=True)
+    places = fields.List(fields.Nested(Place))
+
+
+class TeamUpdate(own.PartialSchema, Team):
+    pass
+
+
+@pytest.mark.parametrize(
+    "changes, loc",
+    [({"place": {"city": "a"}}, ["place"]), ({"places": [{"city": "a"}]}, ["places", 0])],
+    ids=["object", "list"],
+)
+def test_an_update_replaces_nested_objects_by_whole_ones(
+    app: Flask, changes: dict[str, Any], loc: list[str | int]
+) -> None:
+    app.add_url_rule("/teams", view_func=operation(body=TeamUpdate)(lambda changes: changes), methods=["PATCH"])
+
+    client = app.test_client()
+    schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
+
+    assert client.patch("/teams", json={}).json == {}
+    [found] = client.patch("/teams", json=changes).get_json()["detail"]
+    assert found == {"type": "missing", "loc": ["body", *loc, "street"], "msg": "Field required"}
+    assert "required" not in schemas["TeamUpdate"]
+    assert schemas["Place"]["required"] == ["city", "street"]
+
+
+class Translated:
+    """A lazy translation, like Flask-Babel's."""
+
+    def __str__(self) -> str:
+        return "Stadt fehlt"
+
+
+# The second is from marshmallow's quickstart.
+@pytest.mark.parametrize(
+    "message, msgs",
+    [
+        (Translated(), ["Value error, Stadt fehlt"]),
+        ({"message": "City required", "code": 400}, ["Value error, City required", "Value error, 400"]),
+    ],
+    ids=["lazy", "dict"],
+)
+def test_any_error_message_of_marshmallow_is_reported(app: Flask, message: Any, msgs: list[str]) -> None:
+    class Visit(own.BaseSchema):
+        city = own.String(required=True, error_messages={"required": message})
+
+    app.add_url_rule("/visits", view_func=operation(body=Visit)(lambda visit: visit), methods=["POST"])
+
+    response = app.test_client().post("/visits", json={})
+
+    assert response.status_code == 422
+    assert [(each["loc"][:2], each["msg"]) for each in response.get_json()["detail"]] == [
+        (["body", "city"], msg) for msg in msgs
+    ]
+
+
 def test_schema_that_nests_itself_rejects_a_body_that_is_nested_too_deep(app: Flask) -> None:
     class Tree(own.BaseSchema):
         branches = fields.List(fields.Nested(lambda: Tree()))
@@ -355,6 +420,34 @@ def test_a_view_without_an_operation_reads_its_body_itself(app: Flask) -> None:
     assert client.post("/limited/10", data="ten bytes!").text == "ten bytes!"
     assert client.post("/limited/10", data="eleven byte").status_code == 413
     assert client.post(f"/limited/{large}", data=" " * large).status_code == 200
+
+
+def test_a_view_with_an_operation_may_read_its_body_itself(app: Flask) -> None:
+    @app.put("/photos/<int:limit>")
+    @operation()
+    def photo(limit: int) -> str:
+        flask.request.max_content_length = limit
+        return flask.request.stream.read().decode()
+
+    client = app.test_client()
+    assert client.put("/photos/10", data="ten bytes!").json == "ten bytes!"
+    assert client.put("/photos/10", data="eleven byte").status_code == 413
+
+
+def test_a_chunked_body_can_be_read_as_a_stream(app: Flask) -> None:
+    app.add_url_rule("/photos", view_func=lambda: flask.request.stream.read().decode(), methods=["PUT"])
+
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    response = app.test_client().put("/photos", input_stream=BytesIO(b"photo"), environ_overrides=chunked)
+
+    assert (response.status_code, response.text) == (200, "photo")
+
+
+def test_a_path_converter_may_have_empty_segments(app: Flask) -> None:
+    app.add_url_rule("/files/<path:name>", view_func=lambda name: [name])
+
+    assert app.test_client().get("/files/a//b").json == ["a//b"]
+    assert app.test_client().get("/files//a").status_code == 404
 
 
 def test_a_keyed_post_needs_no_operation(app: Flask) -> None:

@@ -74,6 +74,10 @@ class OrderPublic(Schema):
     item = fields.Function(lambda row: f"{row['line']}: {row['item']}")
 
 
+class OrderLabelled(OrderPublic):
+    label = String(attribute="item", dump_only=True)
+
+
 @pytest.fixture
 def leagues(app: Flask, runner: FlaskCliRunner) -> Iterator[Run]:
     app.cli.add_command(resource_commands("leagues", League, LeagueCreate, LeaguePublic))
@@ -120,6 +124,18 @@ def test_an_export_has_what_a_response_has(app: Flask, leagues: Run, runner: Fla
     assert imported.stderr == "1 orders imported\n"
     assert exported.stdout == "id,line,item\n1,3,3: Shield\n"
     assert secrets.stdout == "id,line,item,password\n1,3,Shield,x\n"
+
+
+def test_an_export_with_a_second_name_of_a_column_can_be_imported(
+    app: Flask, leagues: Run, runner: FlaskCliRunner, tmp_path: Path
+) -> None:
+    app.cli.add_command(resource_commands("orders", Order, OrderCreate, OrderLabelled))
+    (tmp_path / "in.ndjson").write_text('{"line": 3, "item": "Shield", "password": "x"}')
+    runner.invoke(args=["orders", "import", str(tmp_path / "in.ndjson")])
+
+    exported = runner.invoke(args=["orders", "export", "--format", "csv", "--with-secrets", "-"])
+
+    assert exported.stdout == "id,line,item,password\n1,3,Shield,x\n"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "ndjson"])

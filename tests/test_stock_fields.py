@@ -182,6 +182,22 @@ def test_any_json_that_is_stored_is_returned(
     assert json.loads(exported[0]) == user | {"id": 1}
 
 
+class City(BaseSchema):
+    """A user, of whose tags responses show a part."""
+
+    city = fields.String(attribute="tags.city")
+
+
+def test_an_attribute_may_be_a_path_into_a_column(app: Flask, users: FlaskClient) -> None:
+    resource = Resource(User, City, keys=IdempotencyKey)
+    create = operation(body=UserAny, headers=CreateHeaders, response=City)(resource.create)
+    app.add_url_rule("/cities/", "create", create, methods=["POST"])
+    app.add_url_rule("/cities/", "read", operation(query=UserQuery, response=City(many=True))(resource.page))
+
+    assert users.post("/cities/", json={"name": "Ann", "tags": {"city": "Rome"}}).json == {"city": "Rome"}
+    assert users.get("/cities/").json == [{"city": "Rome"}]
+
+
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e400"])
 def test_json_that_is_none_is_400_and_not_stored(app: Flask, users: FlaskClient, query: Query, value: str) -> None:
     resource = Resource(User, UserAny, keys=IdempotencyKey)
@@ -281,10 +297,19 @@ def test_document_does_not_let_a_client_fill_in_defaults(app: Flask, users: Flas
     assert not any("default" in each for each in schemas["UserUpdate"]["properties"].values())
 
 
+def test_null_is_documented_as_fastapi_does(app: Flask, users: FlaskClient) -> None:
+    properties = document(app)["components"]["schemas"]["UserPublic"]["properties"]
+
+    null = {"type": "null"}
+    assert properties["birthday"] == {"title": "Birthday", "anyOf": [{"type": "string", "format": "date"}, null]}
+    assert properties["tags"] == {"title": "Tags", "anyOf": [{"type": "array", "items": {"type": "string"}}, null]}
+
+
 def test_decimal_is_documented_as_a_string(app: Flask, users: FlaskClient) -> None:
     fee = document(app)["components"]["schemas"]["UserPublic"]["properties"]["fee"]
 
-    assert fee == {"title": "Fee", "type": ["string", "null"]}
+    nullable = [{"type": "string"}, {"type": "null"}]
+    assert fee == {"title": "Fee", "anyOf": nullable, "x-minimum": 0, "x-maximum": 999_999}
     assert users.post("/users/", json=USER).get_json()["fee"] == "12.50"
 
 

@@ -200,8 +200,9 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             raise click.UsageError("--escape-formulas is for CSV only.")
         public = {"id": Integer(attribute="id")} | public_schema().dump_fields
         fields = public | (create_schema().fields if with_secrets else {})
-        # Under the names that an import reads.
-        keys = {field.attribute or name: (field.data_key or name, field) for name, field in fields.items()}
+        # Under the names that an import reads: of two fields of one column, the one that it loads.
+        by_load = sorted(fields.items(), key=lambda item: not item[1].dump_only)
+        keys = {field.attribute or name: (field.data_key or name, field) for name, field in by_load}
         columns = [column for column in table.c if column.name in keys]
         fields_in_order = dict(keys[column.name] for column in columns)
         query = select(*columns).order_by(table.c.id)

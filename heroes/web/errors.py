@@ -40,11 +40,12 @@ QUOTING = ("22", "P0")  # the classes of SQLSTATEs whose messages may quote valu
 
 def located_errors(messages: Any, *loc: str | int) -> Iterator[Error]:
     """Yield the errors in the `messages` of a marshmallow ValidationError, nested ones too, each with its `loc`."""
-    if isinstance(messages, str):
-        yield error("value_error", messages) | {"loc": list(loc)}
-    elif isinstance(messages, list):
+    if isinstance(messages, list):
         for message in messages:
             yield from located_errors(message, *loc)
+    elif not isinstance(messages, dict):
+        # Text, or a lazy translation. marshmallow passes on whatever `error_messages` has.
+        yield error("value_error", str(messages)) | {"loc": list(loc)}
     elif {"type", "loc", "msg"} <= messages.keys():
         yield messages | {"loc": list(loc)}
     else:

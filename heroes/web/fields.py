@@ -166,5 +166,8 @@ class BaseSchema(Schema):
 class PartialSchema(BaseSchema):
     """A schema of changes: a missing field keeps its value."""
 
-    def __init__(self, *, partial: Any = True, **kwargs: Any) -> None:
-        super().__init__(partial=partial, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.partial is None:
+            # By name: True would apply to nested objects, too, which replace the stored ones as a whole.
+            self.partial = tuple(self.fields)

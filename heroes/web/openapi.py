@@ -44,7 +44,7 @@ CONTENT: dict[int, Any] = {204: {}, 304: {}, 422: json_content("HTTPValidationEr
 NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authenticate": {"schema": TEXT}}} | ERROR
 
 # Keywords that limit values of one type. Beside `anyOf`, some generated clients would apply them to null.
-CONSTRAINTS = ("enum", "format", "minimum", "maximum", "minLength", "maxLength", "pattern")
+CONSTRAINTS = ("enum", "format", "minimum", "maximum", "minLength", "maxLength", "pattern", "items")
 
 # Swagger UI uses inline styles.
 PAGE_POLICY = (
@@ -62,18 +62,13 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
     title = {"title": (field.name or "").replace("_", " ").title()} if needs_title else {}
     if field.allow_none or getattr(field.parent, "partial", None):
         ret.pop("default", None)
-    if isinstance(field, fields.Decimal):
-        # A string in JSON, which has no range. apispec says that it is a number.
-        for bound in ("minimum", "maximum"):
-            ret.pop(bound, None)
-        return title | {"type": ["string", "null"] if field.allow_none else "string"}
-    if not isinstance(field, (Integer, String)):
+    if "type" not in ret:
         return title
     kind = ret.pop("type")
     schema: dict[str, Any] = {"type": kind[0] if isinstance(kind, list) else kind}
     if isinstance(field, Integer):
         schema |= {key: bound for key, bound in (("minimum", field.ge), ("maximum", field.le)) if bound is not None}
-    elif field.max_length is not None:
+    elif isinstance(field, String) and field.max_length is not None:
         # Not \u0000, which PCRE and RE2 don't know.
         schema |= {"maxLength": field.max_length, "pattern": r"^[^\x00]*$"}
     # What apispec made of the field's validators comes first. Its choices include null, which has its own schema.
@@ -123,6 +118,7 @@ def document(app: Flask) -> dict[str, Any]:
     spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
     plugin.map_to_openapi_type(Integer, fields.Integer)  # type: ignore[no-untyped-call]
     plugin.map_to_openapi_type(String, fields.String)  # type: ignore[no-untyped-call]
+    plugin.map_to_openapi_type(fields.Decimal, "string", None)  # type: ignore[no-untyped-call]
     assert plugin.converter is not None and plugin.resolver is not None
     plugin.converter.add_attribute_function(describe_field)  # type: ignore[no-untyped-call]
     for name, schema in COMPONENTS.items():

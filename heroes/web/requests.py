@@ -4,12 +4,14 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 from flask import Flask, abort, current_app, request
 from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, NotFound, RequestEntityTooLarge
 from werkzeug.http import parse_date
+from werkzeug.wsgi import get_input_stream
 
 from heroes.config import PREFIX
 from heroes.web.fields import error, invalid
@@ -35,7 +37,7 @@ def find_operation(view: Any, method: str) -> Any:
 
 
 def read_whole_body(environ: WSGIEnvironment) -> None:
-    """Read the body, which `request` keeps for views. Raise a 400, 411 or 413 if it is incomplete or too large."""
+    """Read the body, and keep it for the view. Raise a 400, 411 or 413 if it is incomplete or too large."""
     length, coding = environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING")
     if not length and coding is None:
         return
@@ -58,12 +60,14 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
         environ.pop("wsgi.input_terminated", None)
         return
     try:
-        body = request.get_data()
+        body = get_input_stream(environ, max_content_length=request.max_content_length).read()
         # Werkzeug stops at the limit without an error.
         if not length and len(body) == request.max_content_length and environ["wsgi.input"].read(DRAIN):
             raise RequestEntityTooLarge
         if length and len(body) < int(length):
             raise BadRequest(UNREADABLE)
+        # The view may read it as a stream, or with a limit of its own.
+        environ["wsgi.input"] = BytesIO(body)
     except HTTPException:
         raise
     except Exception:
@@ -95,7 +99,8 @@ def check_request() -> None:
         except OverflowError:
             # A date that is not valid is ignored (RFC 9110, 13.1.3).
             del environ[name]
-    if "//" in environ["PATH_INFO"]:
+    # Those in the value of a `path` converter are the view's.
+    if "//" in environ["PATH_INFO"] and not any("//" in str(each) for each in (request.view_args or {}).values()):
         raise NotFound
 
 

@@ -56,8 +56,9 @@ class Resource:
         # Statements on the table, not on the class: they are executed without a session.
         self.table = cast(Table, model.__table__)
         self.public = public()
-        # Not every field is a column; `attribute` may name another one.
-        names = {"id", "version", *(field.attribute or name for name, field in self.public.dump_fields.items())}
+        # Not every field is a column; `attribute` may name another one, or be a path into one.
+        attributes = (field.attribute or name for name, field in self.public.dump_fields.items())
+        names = {"id", "version", *(each.partition(".")[0] for each in attributes)}
         self.columns = [column for column in self.table.c if column.name in names]
         self.keys = IdempotencyKeys(cast(Table, keys.__table__), self.table.name)
         # See ResourceMixin. A class with __table_args__ of its own must repeat it.
