@@ -20,7 +20,7 @@ RUN_gunicorn = exec $(BIN)/gunicorn wsgi:app
 # First the settings: with one that can't be used, Granian starts workers forever.
 RUN_granian = $(BIN)/python -c "import wsgi" && exec $(BIN)/granian --interface wsgi --http 1 --no-ws \
 	--host 127.0.0.1 --port $${PORT:-8000} --workers $${WEB_CONCURRENCY:-1} --blocking-threads $${GUNICORN_THREADS:-3} \
-	--respawn-failed-workers --workers-kill-timeout 30 wsgi:app
+	--respawn-failed-workers --respawn-interval 10 --workers-kill-timeout 30 wsgi:app
 
 help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z]+:.*  ## / {printf "make %-12s %s\n", $$1, $$2}' Makefile

@@ -111,6 +111,7 @@ def launch(
     address: str = "127.0.0.1",
     database_url: str = "",
     cwd: str | Path = ROOT,
+    stdin: int = subprocess.DEVNULL,
 ) -> Server:
     """Start a command and wait until it responds to requests.
 
@@ -121,6 +122,7 @@ def launch(
             command,
             cwd=cwd,
             env=os.environ | environment,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -142,7 +144,7 @@ def granian(address: str, port: int, workers: str, threads: str) -> list[str]:
     """Return the command line of granian."""
     options = (
         f"--interface wsgi --host {address} --port {port} --workers {workers} --blocking-threads {threads}"
-        " --no-ws --http 1 --respawn-failed-workers --workers-kill-timeout 30"
+        " --no-ws --http 1 --respawn-failed-workers --respawn-interval 10 --workers-kill-timeout 30"
     )
     return [sys.executable, "-m", "granian", *options.split(), "wsgi:app"]
 

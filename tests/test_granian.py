@@ -74,3 +74,22 @@ def test_tokens_request_ids_and_metrics(serve: Callable[..., Server], tmp_path: 
     assert 'http_requests_total{method="POST",route="/heroes/",status="200"} 20.0' in metrics
     lines = [line for line in server.log.read_text().splitlines() if '"route":"/heroes/"' in line]
     assert [json.loads(line)["request_id"] for line in lines][:20] == [f"number-{number}" for number in range(20)]
+
+
+@sqlite_only
+def test_reload_waits_for_a_worker_that_starts_slowly(
+    serve: Callable[..., Server], query: Query, tmp_path: Path
+) -> None:
+    code = "import time\ntime.sleep(3)\nfrom heroes import create_app\napp = create_app()\n"
+    (tmp_path / "wsgi.py").write_text(code)
+    server = serve(server="granian", cwd=tmp_path)
+    [old] = server.workers()
+
+    with load(server.port, keep_alive=[False, False]) as found:
+        seen = found.outcomes
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: old not in server.workers())
+        before = seen.total()
+        wait_until(lambda: seen.total() > before + 50)
+    assert set(seen) == {("POST", 200), ("GET", 200)}
+    assert query("SELECT count(*) FROM hero") == [(seen["POST", 200],)]
