@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from flask.testing import FlaskClient, FlaskCliRunner
 
 from heroes import create_app
+from heroes.commands.files import output
 from heroes.extensions import db
 from tests.commands import run_flask
 from tests.constants import HERO, postgres_only, public, sqlite_only
@@ -108,6 +110,20 @@ def test_backup_is_one_file_that_only_its_owner_can_read(runner: FlaskCliRunner,
     assert [path.name for path in folder.iterdir()] == ["copy.db"]
     assert (folder / "copy.db").stat().st_mode & 0o777 == 0o600
     assert rows(folder / "copy.db") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_leaves_no_part_of_a_file(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as stop, output(str(tmp_path / "copy.db")):
+            assert list(tmp_path.iterdir()) != []
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+    assert stop.value.code == 128 + number
+    assert list(tmp_path.iterdir()) == []
 
 
 @sqlite_only

@@ -516,14 +516,23 @@ def test_a_pipe_into_a_full_disk(database_url: str, query: Query) -> None:
 
 
 @sqlite_only
-def test_import_succeeds_if_the_message_can_not_be_written(database_url: str, query: Query, tmp_path: Path) -> None:
-    (tmp_path / "heroes.csv").write_text("name,secret_name\nDeadpond,Dive Wilson\n")
+@pytest.mark.parametrize(
+    "command, closed", [("import", False), ("export", False), ("backup", True)], ids=["full", "full-export", "closed"]
+)
+def test_command_succeeds_if_its_message_can_not_be_written(
+    database_url: str, query: Query, tmp_path: Path, command: str, closed: bool
+) -> None:
+    file = tmp_path / f"{command}.csv"
+    if command == "import":
+        file.write_text("name,secret_name\nDeadpond,Dive Wilson\n")
 
     with open("/dev/full", "wb") as full:
-        pipes = {"stdout": full, "stderr": full, "capture_output": False}
-        result = run_flask(database_url, "heroes", "import", str(tmp_path / "heroes.csv"), **pipes)
+        pipes: dict[str, Any] = {"stdout": full, "stderr": full, "capture_output": False}
+        pipes |= {"preexec_fn": lambda: os.close(2)} if closed else {}
+        result = run_flask(database_url, "heroes", command, str(file), **pipes)
 
-    assert (result.returncode, query("SELECT count(*) FROM hero")) == (0, [(1,)])
+    assert (result.returncode, file.exists()) == (0, True)
+    assert query("SELECT count(*) FROM hero") == [(int(command == "import"),)]
 
 
 @sqlite_only

@@ -61,9 +61,10 @@ def test_other_variables_are_ignored() -> None:
         ("BIND", "fd://x", "Must be host:port, unix:path or fd://number."),
         ("TRUSTED_HOSTS", "::1", "Has an entry that is empty or not well-formed."),
         ("TRUSTED_HOSTS", "[::1", "Has an entry that is empty or not well-formed."),
-        ("SCRIPT_NAME", "api", "Must be a path without a slash at its end."),
-        ("SCRIPT_NAME", "/api/", "Must be a path without a slash at its end."),
-        ("SCRIPT_NAME", "//api", "Must be a path without a slash at its end."),
+        ("SCRIPT_NAME", "api", "Must be an ASCII path without a slash at its end."),
+        ("SCRIPT_NAME", "/api/", "Must be an ASCII path without a slash at its end."),
+        ("SCRIPT_NAME", "//api", "Must be an ASCII path without a slash at its end."),
+        ("SCRIPT_NAME", "/é", "Must be an ASCII path without a slash at its end."),
     ],
 )
 def test_invalid_setting_is_one_line_without_the_value(name: str, value: str, message: str) -> None:

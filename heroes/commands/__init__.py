@@ -5,7 +5,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from itertools import chain, islice
 from typing import Any
 
@@ -15,7 +15,17 @@ from marshmallow import Schema, ValidationError
 from sqlalchemy import Column, Connection, MetaData, Table, delete, exists, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from heroes.commands.files import READERS, ImportErrors, Rows, format_of, iter_lines, output, progress, write_rows
+from heroes.commands.files import (
+    READERS,
+    ImportErrors,
+    Rows,
+    format_of,
+    iter_lines,
+    output,
+    progress,
+    report,
+    write_rows,
+)
 from heroes.extensions import db
 from heroes.storage.columns import Int64
 from heroes.storage.locks import writer_lock
@@ -180,8 +190,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
                 check_files(connection)
                 count = move_rows(connection, staged, table, errors)
         skipped = f", {errors.count} lines skipped" if skip_errors else ""
-        with suppress(OSError):  # The rows are stored, even if stderr can't be written.
-            click.echo(f"{count} {name} imported{skipped}", err=True)
+        report(f"{count} {name} imported{skipped}")
         if errors.count:
             sys.exit(1)
 
@@ -218,7 +227,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
                 progress(count, result) as rows,
             ):
                 write_rows(stream, form, fields_in_order, rows, escape_formulas)
-        click.echo(f"{count} {name} exported", err=True)
+        report(f"{count} {name} exported")
 
     @group.command("backup")
     @click.argument("file", type=click.Path(dir_okay=False))
@@ -239,6 +248,6 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             source: Any = connection.connection.driver_connection
             with progress(pages) as bar, output(file) as temporary, closing(sqlite3.connect(temporary)) as target:
                 source.backup(target, pages=1000, progress=lambda *_: bar.update(1000))
-        click.echo(f"{pages} pages copied to {file}", err=True)
+        report(f"{pages} pages copied to {file}")
 
     return group

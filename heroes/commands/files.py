@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,8 +37,14 @@ def format_of(file: str, form: str | None) -> str:
 
 def progress(length: int, rows: Iterable[Any] | None = None) -> Any:
     """Return a progress bar on stderr, hidden if stderr is no terminal or the length is unknown (0)."""
-    hidden = not length or not sys.stderr.isatty()
+    hidden = not length or not sys.stderr or not sys.stderr.isatty()
     return click.progressbar(rows, length, file=sys.stderr, hidden=hidden, update_min_steps=length // 200)
+
+
+def report(message: str) -> None:
+    """Write what was done to stderr. It is done, even if stderr can't be written."""
+    with suppress(OSError):
+        click.echo(message, err=True)
 
 
 @contextmanager
@@ -54,6 +61,11 @@ def output(path: str) -> Iterator[str]:
     # SQLite would also apply the file that a crashed program left to the new database.
     if os.path.exists(f"{database}-wal") or os.path.exists(f"{database}-journal"):
         raise click.ClickException(f"{target}: Belongs to a database in use.")
+    with suppress(ValueError):  # not in the main thread
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # By default, they end Python at once, and the new file stays. nohup ignores SIGHUP.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as directory:
         temporary = Path(directory, target.name)
         temporary.touch(0o600)
