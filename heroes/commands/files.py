@@ -13,8 +13,10 @@ from typing import IO, Any
 
 import click
 import orjson
+from marshmallow import Schema, ValidationError
 from marshmallow.fields import Field
 
+from heroes.web.errors import OUT_OF_RANGE, located_errors
 from heroes.web.fields import Integer, String, error
 from heroes.web.responses import to_json
 
@@ -168,6 +170,23 @@ def header_problem(header: list[str], known: Known) -> str | None:
         if header.count(name) > 1:
             return f"Column {name!r} comes more than once"
     return None
+
+
+def iter_valid_rows(rows: Rows, schema: Schema, names: Sequence[str], errors: ImportErrors) -> Iterator[list[Any]]:
+    """Yield the line number and the values of the named columns of each valid row."""
+    with_ids = "id" in names
+    for line, row in rows:
+        if ("id" in row) is not with_ids:
+            errors.add(line, "id: Must be in every row or in none")
+            continue
+        try:
+            loaded = schema.load(row)
+        except (ValidationError, OverflowError, RecursionError) as error:
+            other = "Nested too deep." if isinstance(error, RecursionError) else OUT_OF_RANGE
+            found = located_errors(getattr(error, "messages", other))
+            errors.add(line, "; ".join(": ".join([*map(str, each["loc"]), each["msg"].rstrip(".")]) for each in found))
+            continue
+        yield [line, *map(loaded.get, names)]
 
 
 def dump_rows(fields: Fields, rows: Iterable[Sequence[Any]], form: str) -> Iterator[Sequence[Any]]:
