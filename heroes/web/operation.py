@@ -59,7 +59,6 @@ class operation:
             ("header", self.headers, lambda: read_headers(keys)),
         ]
         parts = [(place, schema.load, read) for place, schema, read in readers if schema]
-        dump = self.response.dump if self.response else None
 
         @wraps(view)
         def operate(*this: Any, **view_args: Any) -> Any:  # this: the instance of a class-based view
@@ -89,8 +88,8 @@ class operation:
             content, *rest = result if isinstance(result, tuple) else (result,)
             if isinstance(content, Response):
                 return result
-            if dump:
-                content = dump(content)
+            if self.response:
+                content = self.response.dump(content)
             response = json_response(content, self.status)
             return (response, *rest) if rest else response
 
