@@ -56,9 +56,6 @@ def long_transaction(file: str) -> Iterator[Connection]:
     except BrokenPipeError:
         raise  # The reader has enough; click exits without a message.
     except OSError as error:
-        if file == "-":
-            # Otherwise Python's own flush at exit reports the error again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.ClickException(f"{file}: {error.strerror}") from error
     except (SQLAlchemyError, db.engine.dialect.loaded_dbapi.Error, OverflowError) as error:
         # PostgreSQL may quote the row after the first line; sqlite3 quotes text that is not UTF-8 after "with text".
