@@ -17,7 +17,16 @@ TOKENS = "first-token,second/token+=="
 RIGHT = {"Authorization": "Bearer first-token"}
 READS = [("GET", "/heroes/"), ("HEAD", "/heroes/"), ("GET", "/heroes/1")]
 WRITES = [("POST", "/heroes/"), ("PATCH", "/heroes/1"), ("DELETE", "/heroes/1")]
-OPEN = ["/", "/docs", "/redoc", "/openapi.json", "/docs/assets/swagger-ui.css", "/health/live", "/health/ready"]
+OPEN = [
+    "/",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/docs/assets/swagger-ui.css",
+    "/static/docs.js",
+    "/health/live",
+    "/health/ready",
+]
 
 
 @pytest.fixture
