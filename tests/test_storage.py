@@ -594,3 +594,10 @@ def test_gunicorn_can_be_stopped_while_its_start_waits(tmp_path: Path) -> None:
         _, log = gunicorn.communicate(timeout=45)
 
     assert (gunicorn.returncode, b"another program" in log) == (0, False)
+
+
+def test_a_database_in_memory_checks_foreign_keys_after_its_migration() -> None:
+    app = create_app({"SQLALCHEMY_DATABASE_URI": "sqlite://"})
+
+    with app.app_context():
+        assert db.session.execute(text("PRAGMA foreign_keys")).scalar() == 1
