@@ -22,10 +22,10 @@ DATABASE = Regexp(
 TOKEN = r"[A-Za-z0-9._~+/-]+=*\Z"
 ORIGIN = r"(?:\*|https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)\Z"
 HOST = r"(?:\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])\Z"
-# A path prefix. Browsers read "//" and a backslash as the start of a host; responses repeat it, so it is short. ASCII,
-# because gunicorn compares it with the path as it was sent.
-PREFIX = re.compile(r"(?=.{0,250}\Z)(?:/[^/\\?#\s\x7f-\U0010ffff]+)*\Z")
-IS_PREFIX = Regexp(PREFIX, error="Must be an ASCII path without a slash at its end.")
+# A path prefix. Browsers read "//" and a backslash as the start of a host; responses repeat it, so it is short.
+PREFIX = re.compile(r"(?=.{0,250}\Z)(?:/[^/\\?#\s]+)*\Z")
+# gunicorn compares SCRIPT_NAME with the path as it was sent.
+IS_PREFIX = Regexp(rf"(?=[!-~]*\Z){PREFIX.pattern}", error="Must be an ASCII path without a slash at its end.")
 # The values of API_TOKENS_PROTECT, each with the methods that need no token. A preflight can carry none.
 TOKENLESS_METHODS = {"writes": {"GET", "HEAD", "OPTIONS"}, "all": {"OPTIONS"}}
 LEVELS = ("info", "debug", "warning", "error")

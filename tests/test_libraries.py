@@ -188,6 +188,14 @@ class TeamUpdate(own.PartialSchema, Team):
     pass
 
 
+class PlaceUpdate(own.PartialSchema, Place):
+    pass
+
+
+class TeamMove(own.PartialSchema):
+    place = fields.Nested(PlaceUpdate)
+
+
 @pytest.mark.parametrize(
     "changes, loc",
     [({"place": {"city": "a"}}, ["place"]), ({"places": [{"city": "a"}]}, ["places", 0])],
@@ -206,6 +214,15 @@ def test_an_update_replaces_nested_objects_by_whole_ones(
     assert found == {"type": "missing", "loc": ["body", *loc, "street"], "msg": "Field required"}
     assert "required" not in schemas["TeamUpdate"]
     assert schemas["Place"]["required"] == ["city", "street"]
+
+
+def test_a_nested_schema_of_changes_is_partial_too(app: Flask) -> None:
+    app.add_url_rule("/teams", view_func=operation(body=TeamMove)(lambda changes: changes), methods=["PATCH"])
+
+    client = app.test_client()
+
+    assert client.patch("/teams", json={"place": {"city": "a"}}).json == {"place": {"city": "a"}}
+    assert "required" not in client.get("/openapi.json").get_json()["components"]["schemas"]["PlaceUpdate"]
 
 
 class Translated:
@@ -434,13 +451,27 @@ def test_a_view_with_an_operation_may_read_its_body_itself(app: Flask) -> None:
     assert client.put("/photos/10", data="eleven byte").status_code == 413
 
 
-def test_a_chunked_body_can_be_read_as_a_stream(app: Flask) -> None:
-    app.add_url_rule("/photos", view_func=lambda: flask.request.stream.read().decode(), methods=["PUT"])
+@pytest.mark.parametrize("wrap", [lambda view: view, operation()], ids=["plain", "operation"])
+def test_a_chunked_body_can_be_read_as_a_stream(app: Flask, wrap: Any) -> None:
+    def photo(limit: int) -> list[int]:
+        flask.request.max_content_length = limit
+        return [len(part) for part in iter(lambda: flask.request.stream.read(4), b"")]
 
-    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
-    response = app.test_client().put("/photos", input_stream=BytesIO(b"photo"), environ_overrides=chunked)
+    app.add_url_rule("/photos/<int:limit>", view_func=wrap(photo), methods=["PUT"])
 
-    assert (response.status_code, response.text) == (200, "photo")
+    def put(body: bytes) -> Any:
+        return app.test_client().put("/photos/10", input_stream=BytesIO(body), environ_overrides=ENDLESS)
+
+    assert put(b"ten bytes!").json == [4, 4, 2]
+    assert put(b"eleven byte").status_code == 413
+
+
+def test_a_body_may_be_read_before_it_is_checked(app: Flask) -> None:
+    @app.url_value_preprocessor
+    def read(endpoint: str | None, values: dict[str, Any] | None) -> None:
+        flask.g.body = flask.request.get_data()
+
+    assert app.test_client().post("/heroes/", json=HERO).json == public()
 
 
 def test_a_path_converter_may_have_empty_segments(app: Flask) -> None:

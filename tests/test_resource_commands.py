@@ -75,7 +75,7 @@ class OrderPublic(Schema):
 
 
 class OrderLabelled(OrderPublic):
-    label = String(attribute="item", dump_only=True)
+    label = String(attribute="item")
 
 
 @pytest.fixture

@@ -305,11 +305,26 @@ def test_null_is_documented_as_fastapi_does(app: Flask, users: FlaskClient) -> N
     assert properties["tags"] == {"title": "Tags", "anyOf": [{"type": "array", "items": {"type": "string"}}, null]}
 
 
+class Sizes(BaseSchema):
+    sizes = fields.Dict(values=fields.Integer(), allow_none=True)
+    number = fields.Raw(metadata={"type": ["string", "integer"]})
+
+
+def test_types_of_the_metadata_and_nullable_objects_are_documented(app: Flask) -> None:
+    app.add_url_rule("/sizes", view_func=operation(body=Sizes)(lambda sizes: sizes), methods=["PUT"])
+
+    properties = document(app)["components"]["schemas"]["Sizes"]["properties"]
+
+    numbers = {"type": "object", "additionalProperties": {"type": "integer"}}
+    assert properties["sizes"] == {"title": "Sizes", "anyOf": [numbers, {"type": "null"}]}
+    assert properties["number"] == {"title": "Number", "type": ["string", "integer"]}
+
+
 def test_decimal_is_documented_as_a_string(app: Flask, users: FlaskClient) -> None:
     fee = document(app)["components"]["schemas"]["UserPublic"]["properties"]["fee"]
 
-    nullable = [{"type": "string"}, {"type": "null"}]
-    assert fee == {"title": "Fee", "anyOf": nullable, "x-minimum": 0, "x-maximum": 999_999}
+    nullable = [{"type": "string", "x-minimum": 0, "x-maximum": 999_999}, {"type": "null"}]
+    assert fee == {"title": "Fee", "anyOf": nullable}
     assert users.post("/users/", json=USER).get_json()["fee"] == "12.50"
 
 

@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
@@ -164,10 +164,9 @@ class BaseSchema(Schema):
 
 
 class PartialSchema(BaseSchema):
-    """A schema of changes: a missing field keeps its value."""
+    """A schema of changes: a missing field keeps its value. A nested object is replaced, so it must be complete."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if self.partial is None:
-            # By name: True would apply to nested objects, too, which replace the stored ones as a whole.
-            self.partial = tuple(self.fields)
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        # marshmallow's `partial=True` would apply to nested schemas, too.
+        field_obj.required = False
+        field_obj.load_default = missing

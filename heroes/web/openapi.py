@@ -43,8 +43,8 @@ ERROR = json_content("HTTPError")
 CONTENT: dict[int, Any] = {204: {}, 304: {}, 422: json_content("HTTPValidationError")}
 NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authenticate": {"schema": TEXT}}} | ERROR
 
-# Keywords that limit values of one type. Beside `anyOf`, some generated clients would apply them to null.
-CONSTRAINTS = ("enum", "format", "minimum", "maximum", "minLength", "maxLength", "pattern", "items")
+# Keywords that stay beside `anyOf`. Others limit values of one type; some generated clients would apply them to null.
+ANNOTATIONS = ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly")
 
 # Swagger UI uses inline styles.
 PAGE_POLICY = (
@@ -65,14 +65,17 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
     if "type" not in ret:
         return title
     kind = ret.pop("type")
-    schema: dict[str, Any] = {"type": kind[0] if isinstance(kind, list) else kind}
+    if isinstance(kind, list):
+        types = [each for each in kind if each != "null"]
+        kind = types[0] if len(types) == 1 else types
+    schema: dict[str, Any] = {"type": kind}
     if isinstance(field, Integer):
         schema |= {key: bound for key, bound in (("minimum", field.ge), ("maximum", field.le)) if bound is not None}
     elif isinstance(field, String) and field.max_length is not None:
         # Not \u0000, which PCRE and RE2 don't know.
         schema |= {"maxLength": field.max_length, "pattern": r"^[^\x00]*$"}
     # What apispec made of the field's validators comes first. Its choices include null, which has its own schema.
-    schema |= {key: ret.pop(key) for key in CONSTRAINTS if key in ret}
+    schema |= {key: ret.pop(key) for key in list(ret) if key not in ANNOTATIONS}
     if "enum" in schema:
         schema["enum"] = [choice for choice in schema["enum"] if choice is not None]
     return title | ({"anyOf": [schema, {"type": "null"}]} if field.allow_none else schema)

@@ -11,7 +11,6 @@ from wsgiref.types import WSGIEnvironment
 from flask import Flask, abort, current_app, request
 from werkzeug.exceptions import BadRequest, HTTPException, LengthRequired, NotFound, RequestEntityTooLarge
 from werkzeug.http import parse_date
-from werkzeug.wsgi import get_input_stream
 
 from heroes.config import PREFIX
 from heroes.web.fields import error, invalid
@@ -60,14 +59,17 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
         environ.pop("wsgi.input_terminated", None)
         return
     try:
-        body = get_input_stream(environ, max_content_length=request.max_content_length).read()
+        body = request.get_data(cache=False)
         # Werkzeug stops at the limit without an error.
         if not length and len(body) == request.max_content_length and environ["wsgi.input"].read(DRAIN):
             raise RequestEntityTooLarge
         if length and len(body) < int(length):
             raise BadRequest(UNREADABLE)
-        # The view may read it as a stream, or with a limit of its own.
-        environ["wsgi.input"] = BytesIO(body)
+        # The view may read it as a stream, or with a limit of its own. It is no longer chunked (RFC 9112, 7.1.3).
+        environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        for key in ("HTTP_TRANSFER_ENCODING", "wsgi.input_terminated"):
+            environ.pop(key, None)
+        del request.stream
     except HTTPException:
         raise
     except Exception:
