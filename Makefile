@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: run help test coverage lint record parity drill bulk mutants soak bench screenshots lowest audit dist clean
 
 run: $(VENV)/run-$(SERVER)  ## the service on http://127.0.0.1:8000; PORT=9000, SERVER=granian
-	@echo "heroes: http://127.0.0.1:$${PORT:-8000}/docs"
+	@echo "heroes: http://$${BIND:-127.0.0.1:$${PORT:-8000}}$${SCRIPT_NAME}/docs"
 	@$(RUN_$(SERVER))
 
 RUN_gunicorn = exec $(BIN)/gunicorn wsgi:app
