@@ -225,6 +225,40 @@ def test_a_nested_schema_of_changes_is_partial_too(app: Flask) -> None:
     assert "required" not in client.get("/openapi.json").get_json()["components"]["schemas"]["PlaceUpdate"]
 
 
+class Camel(own.BaseSchema):
+    """Names in camel case, as marshmallow's documentation has it."""
+
+    def on_bind_field(self, field_name: str, field_obj: Any) -> None:
+        first, *rest = field_name.split("_")
+        field_obj.data_key = first + "".join(map(str.title, rest))
+
+
+class Span(Camel):
+    first_day = own.Integer(required=True, metadata={"default": 1})
+    last_day = own.Integer(required=True)
+
+    @validates_schema
+    def check(self, data: dict[str, Any], partial: Any = None, **kwargs: Any) -> None:
+        if not partial and data["first_day"] > data["last_day"]:
+            raise ValidationError("Ends before it starts.")
+
+
+class SpanUpdate(own.PartialSchema, Span):
+    pass
+
+
+def test_a_schema_of_changes_keeps_the_hooks_of_its_base(app: Flask) -> None:
+    app.add_url_rule("/spans", view_func=operation(body=SpanUpdate)(lambda changes: changes), methods=["PATCH"])
+
+    client = app.test_client()
+    schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
+
+    assert client.patch("/spans", json={"firstDay": 2}).json == {"first_day": 2}
+    assert "default" not in schemas["SpanUpdate"]["properties"]["firstDay"]
+    with pytest.raises(ValidationError, match="Ends before it starts."):
+        SpanUpdate(partial=False).load({"firstDay": 2, "lastDay": 1})
+
+
 class Translated:
     """A lazy translation, like Flask-Babel's."""
 

@@ -308,6 +308,8 @@ def test_null_is_documented_as_fastapi_does(app: Flask, users: FlaskClient) -> N
 class Sizes(BaseSchema):
     sizes = fields.Dict(values=fields.Integer(), allow_none=True)
     number = fields.Raw(metadata={"type": ["string", "integer"]})
+    nothing = fields.Raw(metadata={"type": ["null"]})
+    seen = fields.DateTime(format="rfc", allow_none=True)
 
 
 def test_types_of_the_metadata_and_nullable_objects_are_documented(app: Flask) -> None:
@@ -318,13 +320,16 @@ def test_types_of_the_metadata_and_nullable_objects_are_documented(app: Flask) -
     numbers = {"type": "object", "additionalProperties": {"type": "integer"}}
     assert properties["sizes"] == {"title": "Sizes", "anyOf": [numbers, {"type": "null"}]}
     assert properties["number"] == {"title": "Number", "type": ["string", "integer"]}
+    assert properties["nothing"] == {"title": "Nothing", "type": ["null"]}
+    assert properties["seen"].keys() == {"title", "anyOf", "example"}
+    assert properties["seen"]["anyOf"][0].keys() == {"type", "pattern"}
 
 
 def test_decimal_is_documented_as_a_string(app: Flask, users: FlaskClient) -> None:
     fee = document(app)["components"]["schemas"]["UserPublic"]["properties"]["fee"]
 
-    nullable = [{"type": "string", "x-minimum": 0, "x-maximum": 999_999}, {"type": "null"}]
-    assert fee == {"title": "Fee", "anyOf": nullable}
+    nullable = [{"type": "string"}, {"type": "null"}]
+    assert fee == {"title": "Fee", "anyOf": nullable, "x-minimum": 0, "x-maximum": 999_999}
     assert users.post("/users/", json=USER).get_json()["fee"] == "12.50"
 
 

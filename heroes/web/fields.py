@@ -10,7 +10,7 @@ import re
 import sys
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
@@ -166,7 +166,12 @@ class BaseSchema(Schema):
 class PartialSchema(BaseSchema):
     """A schema of changes: a missing field keeps its value. A nested object is replaced, so it must be complete."""
 
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        # marshmallow's `partial=True` would apply to nested schemas, too.
-        field_obj.required = False
-        field_obj.load_default = missing
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.partial is None:
+            # By name: True would apply to nested schemas, too.
+            self.partial = tuple(self.fields)
+
+    def load(self, data: Any, *, partial: Any = None, **kwargs: Any) -> Any:
+        """Load changes. In another schema of changes, marshmallow gives this one an empty list as `partial`."""
+        return super().load(data, partial=None if partial == [] else partial, **kwargs)

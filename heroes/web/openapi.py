@@ -44,7 +44,8 @@ CONTENT: dict[int, Any] = {204: {}, 304: {}, 422: json_content("HTTPValidationEr
 NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authenticate": {"schema": TEXT}}} | ERROR
 
 # Keywords that stay beside `anyOf`. Others limit values of one type; some generated clients would apply them to null.
-ANNOTATIONS = ("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly")
+ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"}
+ANNOTATIONS |= {"externalDocs"}
 
 # Swagger UI uses inline styles.
 PAGE_POLICY = (
@@ -65,7 +66,7 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
     if "type" not in ret:
         return title
     kind = ret.pop("type")
-    if isinstance(kind, list):
+    if isinstance(kind, list) and field.allow_none:
         types = [each for each in kind if each != "null"]
         kind = types[0] if len(types) == 1 else types
     schema: dict[str, Any] = {"type": kind}
@@ -75,9 +76,11 @@ def describe_field(converter: Any, field: fields.Field[Any], ret: dict[str, Any]
         # Not \u0000, which PCRE and RE2 don't know.
         schema |= {"maxLength": field.max_length, "pattern": r"^[^\x00]*$"}
     # What apispec made of the field's validators comes first. Its choices include null, which has its own schema.
-    schema |= {key: ret.pop(key) for key in list(ret) if key not in ANNOTATIONS}
+    schema |= {key: ret.pop(key) for key in list(ret) if key not in ANNOTATIONS and not key.startswith("x-")}
     if "enum" in schema:
         schema["enum"] = [choice for choice in schema["enum"] if choice is not None]
+    # apispec has None for the format of some dates.
+    schema = {key: value for key, value in schema.items() if value is not None}
     return title | ({"anyOf": [schema, {"type": "null"}]} if field.allow_none else schema)
 
 
