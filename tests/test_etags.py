@@ -233,6 +233,19 @@ def test_an_import_under_the_id_of_a_deleted_hero_has_another_etag(
     assert client.delete("/heroes/1", headers={"If-Match": etag}).status_code == 412
 
 
+@pytest.mark.parametrize("version", [0, -7, 2**63 - 1, -(2**63)])
+def test_any_version_that_another_program_set_matches(client: FlaskClient, query: Query, version: int) -> None:
+    client.post("/heroes/", json=HERO)
+    query(f"UPDATE hero SET version = {version}")
+    etag = client.get("/heroes/1").headers["ETag"]
+
+    other = client.delete("/heroes/1", headers={"If-Match": f'"{2**63}", "{-(2**63) - 1}"'})
+    excluded = client.delete("/heroes/1", headers={"If-None-Match": etag})
+    changed = client.patch("/heroes/1", json={"age": 7}, headers={"If-Match": etag})
+
+    assert (other.status_code, excluded.status_code, changed.status_code) == (412, 412, 200)
+
+
 def test_etag_of_a_restored_backup_does_not_come_back(client: FlaskClient, query: Query) -> None:
     client.post("/heroes/", json=HERO)
     [(version,)] = query("SELECT version FROM hero")

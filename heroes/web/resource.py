@@ -12,7 +12,7 @@ from werkzeug.datastructures import ETags
 from werkzeug.http import quote_etag
 
 from heroes.storage.transactions import Row, read, write
-from heroes.web.fields import BaseSchema
+from heroes.web.fields import INT64_MAX, INT64_MIN, BaseSchema
 from heroes.web.idempotency import IdempotencyKeys
 from heroes.web.operation import operation
 from heroes.web.responses import json_response
@@ -24,7 +24,7 @@ Page = tuple[list[Row], dict[str, str]]
 # RFC 7240, 2: comma-separated preferences, each with parameters after semicolons.
 PREFER_COUNT = re.compile(r"(?:^|,)\s*count\s*=\s*\"?exact\"?\s*(?:[;,]|$)", re.IGNORECASE)
 MAX_LINK = 2000  # bytes
-VERSION = re.compile(r"0|-?[1-9][0-9]{0,17}")  # fits in the column
+VERSION = re.compile(r"0|-?[1-9][0-9]{0,18}")
 PAGE_KEYS = {"offset", "limit", "sort"}
 # The defaults: If-Match admits any ETag, If-None-Match excludes none.
 ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
@@ -32,7 +32,8 @@ ANY_ETAG, NO_ETAGS = ETags(star_tag=True), ETags()
 
 def versions(etags: Iterable[str | None]) -> list[int]:
     """Return the versions that the ETags stand for. Any other ETag matches no row."""
-    return [int(etag) for etag in etags if etag and VERSION.fullmatch(etag)]
+    found = [int(etag) for etag in etags if etag and VERSION.fullmatch(etag)]
+    return [version for version in found if INT64_MIN <= version <= INT64_MAX]
 
 
 def link_header(query: dict[str, Any], last_id: int) -> dict[str, str]:
