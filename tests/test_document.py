@@ -201,6 +201,15 @@ def test_malformed_or_long_prefix_is_400(prefix: str) -> None:
         assert (response.status_code, response.json) == (400, {"detail": "Bad Request"})
 
 
+def test_prefix_of_a_proxy_may_be_beyond_ascii() -> None:
+    client = create_app(MEMORY | {"PROXY_HOPS": 1}).test_client()
+
+    # A header holds the bytes of UTF-8 as Latin-1 (PEP 3333).
+    response = client.get("/", headers={"X-Forwarded-Prefix": "/é".encode().decode("latin-1")})
+
+    assert (response.status_code, response.headers["Location"]) == (302, "/%C3%A9/docs")
+
+
 def test_forwarded_prefix_is_ignored_by_default(client: FlaskClient) -> None:
     response = client.get("/openapi.json", headers={"X-Forwarded-Prefix": "/evil", "X-Script-Name": "/evil"})
 

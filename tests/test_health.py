@@ -21,12 +21,14 @@ def test_ready(client: FlaskClient) -> None:
     assert ready(client) == (200, {"status": "ok"})
 
 
-def test_unreachable_database_is_not_ready_but_live() -> None:
+def test_unreachable_database_is_not_ready_but_live(caplog: pytest.LogCaptureFixture) -> None:
     client = create_app({"SQLALCHEMY_DATABASE_URI": NOWHERE}).test_client()
 
     assert client.get("/health/live").json == {"status": "ok"}
     assert ready(client) == (503, {"detail": "Database unavailable"})
     assert client.get("/health/ready").headers["Retry-After"] == "1"
+    assert "not ready: connection" in caplog.text
+    assert "sentinel" not in caplog.text
 
 
 @postgres_only

@@ -1,6 +1,6 @@
 """Probes: whether the process lives, and whether it can serve."""
 
-from flask import Blueprint
+from flask import Blueprint, current_app
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -24,7 +24,8 @@ def ready() -> dict[str, str]:
         connection = db.session.connection()
         check_files(connection)
         behind = is_behind(connection)
-    except SQLAlchemyError:
+    except SQLAlchemyError as error:
+        current_app.logger.error("not ready: %s", str(getattr(error, "orig", error)).partition("\n")[0])
         raise ServiceUnavailable("Database unavailable", retry_after=1) from None
     if behind:
         raise ServiceUnavailable("Database schema is behind", retry_after=1)
