@@ -5,7 +5,7 @@ import datetime
 import decimal
 import subprocess
 import sys
-from functools import partial
+from functools import partial, wraps
 from io import BytesIO
 from typing import Any, NoReturn
 
@@ -194,6 +194,7 @@ class PlaceUpdate(own.PartialSchema, Place):
 
 class TeamMove(own.PartialSchema):
     place = fields.Nested(PlaceUpdate)
+    other = fields.Nested(Place(partial=True))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,8 @@ def test_a_nested_schema_of_changes_is_partial_too(app: Flask) -> None:
 
     client = app.test_client()
 
-    assert client.patch("/teams", json={"place": {"city": "a"}}).json == {"place": {"city": "a"}}
+    for name in ("place", "other"):
+        assert client.patch("/teams", json={name: {"city": "a"}}).json == {name: {"city": "a"}}
     assert "required" not in client.get("/openapi.json").get_json()["components"]["schemas"]["PlaceUpdate"]
 
 
@@ -498,6 +500,28 @@ def test_a_chunked_body_can_be_read_as_a_stream(app: Flask, wrap: Any) -> None:
 
     assert put(b"ten bytes!").json == [4, 4, 2]
     assert put(b"eleven byte").status_code == 413
+
+
+def test_a_limit_of_a_blueprint_applies_to_its_operations(app: Flask) -> None:
+    blueprint = flask.Blueprint("small", __name__)
+    blueprint.add_url_rule("/small", view_func=operation(body=HeroCreate)(lambda hero: hero), methods=["POST"])
+
+    @blueprint.before_request
+    def limit() -> None:
+        flask.request.max_content_length = 10
+
+    app.register_blueprint(blueprint)
+
+    assert app.test_client().post("/small", json=HERO).status_code == 413
+
+
+def test_a_decorator_may_read_the_body_before_its_operation(app: Flask) -> None:
+    def uploads() -> str:
+        return flask.request.stream.read().decode()
+
+    app.add_url_rule("/uploads", view_func=wraps(operation(body=HeroCreate)(uploads))(uploads), methods=["POST"])
+
+    assert app.test_client().post("/uploads", data="a,b", content_type="text/csv").text == "a,b"
 
 
 def test_a_body_may_be_read_before_it_is_checked(app: Flask) -> None:

@@ -162,6 +162,10 @@ class BaseSchema(Schema):
             return obj[attr]
         return super().get_attribute(obj, attr, default)
 
+    def load(self, data: Any, *, partial: Any = None, **kwargs: Any) -> Any:
+        """Load data. In a PartialSchema, marshmallow gives a nested schema [] instead of its own `partial`."""
+        return super().load(data, partial=None if partial == [] else partial, **kwargs)
+
 
 class PartialSchema(BaseSchema):
     """A schema of changes: a missing field keeps its value. A nested object is replaced, so it must be complete."""
@@ -171,7 +175,3 @@ class PartialSchema(BaseSchema):
         if self.partial is None:
             # By name: True would apply to nested schemas, too.
             self.partial = tuple(self.fields)
-
-    def load(self, data: Any, *, partial: Any = None, **kwargs: Any) -> Any:
-        """Load changes. In another schema of changes, marshmallow gives this one an empty list as `partial`."""
-        return super().load(data, partial=None if partial == [] else partial, **kwargs)

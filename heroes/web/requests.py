@@ -53,26 +53,23 @@ def read_whole_body(environ: WSGIEnvironment) -> None:
                 pass
         raise LengthRequired
     view = current_app.view_functions.get(request.endpoint or "")
-    documented = find_operation(view, request.method)
-    if length and view and not documented:
+    if length and view and not find_operation(view, request.method):
         # An ordinary Flask view reads its body itself: as a stream, or with a limit of its own. Werkzeug refuses a body
         # that is shorter than its length, but not if the server marks the end of the input.
         environ.pop("wsgi.input_terminated", None)
         return
-    loaded = bool(documented and documented.operation.body)  # by a schema, from the cache
     try:
-        body = request.get_data(cache=loaded)
+        body = request.get_data(cache=False)
         # Werkzeug stops at the limit without an error.
         if not length and len(body) == request.max_content_length and environ["wsgi.input"].read(DRAIN):
             raise RequestEntityTooLarge
         if length and len(body) < int(length):
             raise BadRequest(UNREADABLE)
-        if not loaded:
-            # The view may read it as a stream, or with a limit of its own. It is no longer chunked (RFC 9112, 7.1.3).
-            environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-            for key in ("HTTP_TRANSFER_ENCODING", "wsgi.input_terminated"):
-                environ.pop(key, None)
-            del request.stream
+        # The view may read it as a stream, or with a limit of its own. It is no longer chunked (RFC 9112, 7.1.3).
+        environ |= {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        for key in ("HTTP_TRANSFER_ENCODING", "wsgi.input_terminated"):
+            environ.pop(key, None)
+        del request.stream
     except HTTPException:
         raise
     except Exception:
