@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import click
 import orjson
+from click.exceptions import Exit
 from marshmallow import Schema, ValidationError
 from marshmallow.fields import Field
 
@@ -21,6 +22,7 @@ from heroes.web.fields import Integer, String, error
 from heroes.web.responses import to_json
 
 MAX_LINE = 2**20
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 # https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -49,6 +51,13 @@ def report(message: str) -> None:
         click.echo(message, err=True)
 
 
+def stop(number: int, _: object) -> None:
+    """Exit, and ignore further signals, which a closing terminal sends: they would interrupt the removal of a file."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Exit(128 + number)
+
+
 @contextmanager
 def output(path: str) -> Iterator[str]:
     """Yield the path of a new file, readable by its owner only, that replaces `path` unless an exception is raised.
@@ -64,10 +73,10 @@ def output(path: str) -> Iterator[str]:
     if os.path.exists(f"{database}-wal") or os.path.exists(f"{database}-journal"):
         raise click.ClickException(f"{target}: Belongs to a database in use.")
     with suppress(ValueError):  # not in the main thread
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             # By default, they end Python at once, and the new file stays. nohup ignores SIGHUP.
             if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, lambda number, _: sys.exit(128 + number))
+                signal.signal(number, stop)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as directory:
         temporary = Path(directory, target.name)
         temporary.touch(0o600)
