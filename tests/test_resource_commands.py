@@ -76,6 +76,7 @@ class OrderPublic(Schema):
 
 class OrderLabelled(OrderPublic):
     label = String(attribute="item")
+    number = Integer(attribute="id")
 
 
 @pytest.fixture

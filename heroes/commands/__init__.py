@@ -190,7 +190,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         fields = public | (create_schema().fields if with_secrets else {})
         # Under the names that an import reads: of two fields of one column, the one that it loads.
         loaded = create_schema().load_fields
-        by_load = sorted(fields.items(), key=lambda item: item[0] in loaded)
+        by_load = sorted(fields.items(), key=lambda item: item[0] in {"id", *loaded})
         keys = {field.attribute or name: (field.data_key or name, field) for name, field in by_load}
         columns = [column for column in table.c if column.name in keys]
         fields_in_order = dict(keys[column.name] for column in columns)
