@@ -13,12 +13,12 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: run help test coverage lint record parity drill bulk mutants soak bench screenshots lowest audit dist clean
 
 run: $(VENV)/run-$(SERVER)  ## the service on http://127.0.0.1:8000; PORT=9000, SERVER=granian
-	@echo "heroes: http://$${BIND:-127.0.0.1:$${PORT:-8000}}$${SCRIPT_NAME}/docs"
 	@$(RUN_$(SERVER))
 
-RUN_gunicorn = exec $(BIN)/gunicorn wsgi:app
+RUN_gunicorn = echo "heroes: http://$${BIND:-127.0.0.1:$${PORT:-8000}}$${SCRIPT_NAME}/docs" && exec $(BIN)/gunicorn wsgi:app
 # First the settings: with one that can't be used, Granian starts workers forever.
-RUN_granian = $(BIN)/python -c "import wsgi" && exec $(BIN)/granian --interface wsgi --http 1 --no-ws \
+RUN_granian = $(BIN)/python -c "import wsgi" && echo "heroes: http://127.0.0.1:$${PORT:-8000}/docs" && \
+	exec $(BIN)/granian --interface wsgi --http 1 --no-ws \
 	--host 127.0.0.1 --port $${PORT:-8000} --workers $${WEB_CONCURRENCY:-1} --blocking-threads $${GUNICORN_THREADS:-3} \
 	--respawn-failed-workers --respawn-interval 10 --workers-kill-timeout 30 wsgi:app
 
