@@ -140,11 +140,15 @@ def launch(
     return server
 
 
+# As in the Makefile, the unit and the documentation.
+RESPAWN = "--respawn-failed-workers --respawn-interval 10 --workers-kill-timeout 30"
+
+
 def granian(address: str, port: int, workers: str, threads: str) -> list[str]:
     """Return the command line of granian."""
     options = (
         f"--interface wsgi --host {address} --port {port} --workers {workers} --blocking-threads {threads}"
-        " --no-ws --http 1 --respawn-failed-workers --respawn-interval 10 --workers-kill-timeout 30"
+        f" --no-ws --http 1 {RESPAWN}"
     )
     return [sys.executable, "-m", "granian", *options.split(), "wsgi:app"]
 
