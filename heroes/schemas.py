@@ -19,7 +19,7 @@ class HeroPublic(HeroBase):
     """A hero in a response. Only these fields are public."""
 
     name = String(required=True, metadata=NAME)
-    id = Integer(required=True, metadata={"examples": [1]})
+    id = Id(required=True, metadata={"examples": [1]})
 
 
 class HeroCreate(HeroBase):

@@ -98,6 +98,24 @@ def test_the_document_has_our_limits(openapi: dict[str, Any], name: str) -> None
     assert properties["age"]["anyOf"][0] == {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 
 
+def test_an_id_in_a_response_has_no_limits(openapi: dict[str, Any]) -> None:
+    """Its type in a generated client is then that of the path parameter."""
+    found = openapi["components"]["schemas"]["HeroPublic"]["properties"]["id"]
+    assert found.keys() == {"title", "type", "examples"}
+
+
+def test_the_values_of_sort_have_names_for_generated_clients(openapi: dict[str, Any]) -> None:
+    [sort] = [each["schema"] for each in openapi["paths"]["/heroes/"]["get"]["parameters"] if each["name"] == "sort"]
+    assert dict(zip(sort["x-enum-varnames"], sort["enum"], strict=True)) == {
+        "ID": "id",
+        "ID_DESC": "-id",
+        "NAME": "name",
+        "NAME_DESC": "-name",
+        "AGE": "age",
+        "AGE_DESC": "-age",
+    }
+
+
 def test_a_path_parameter_has_no_limits(openapi: dict[str, Any]) -> None:
     """Some generators check them with an integer of 32 bits."""
     for operation in operations(openapi).values():

@@ -18,7 +18,7 @@ from marshmallow import Schema, ValidationError
 from marshmallow.fields import Field
 
 from heroes.web.errors import OUT_OF_RANGE, located_errors
-from heroes.web.fields import Integer, String, error
+from heroes.web.fields import Id, Integer, String, error
 from heroes.web.responses import to_json
 
 MAX_LINE = 2**20
@@ -203,7 +203,7 @@ def dump_rows(fields: Fields, rows: Iterable[Sequence[Any]], form: str) -> Itera
     refused: dict[type, str] = {bytes: "binary data"}  # SQLite stores it in a column of any type
     if form == "csv":
         refused |= dict.fromkeys((list, dict), "a list or an object, which CSV can't hold")
-    as_stored = {type(field) for field in fields.values()} <= {Integer, String}
+    as_stored = {type(field) for field in fields.values()} <= {Id, Integer, String}
     columns = {field.attribute or str(field.name): field for field in fields.values()}
     for row in rows:
         if not as_stored:

@@ -121,7 +121,7 @@ class Integer(Field):
 
 
 class Id(Integer):
-    """An id in a path. One that the column can't hold is valid; it is loaded as None, which matches no row."""
+    """An id in a path or a response. One that the column can't hold is loaded as None, which matches no row."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(ge=None, le=None, post_load=lambda n: n if INT64_MIN <= n <= INT64_MAX else None, **kwargs)

@@ -19,6 +19,8 @@ class Sort(String):
     def __init__(self, *columns: str) -> None:
         self.choices = [f"{sign}{name}" for name in ("id", *columns) for sign in ("", "-")]
         metadata = {"description": "Ties are sorted by id, null comes last", "enum": self.choices}
+        # Of an enum that a client generates: `name` alone would not compile in Kotlin.
+        metadata["x-enum-varnames"] = [f"{name.upper()}{end}" for name in ("id", *columns) for end in ("", "_DESC")]
         super().__init__(load_default="id", metadata=metadata)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
