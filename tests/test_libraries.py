@@ -23,6 +23,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from werkzeug.exceptions import HTTPException, InternalServerError, NotFound
 
 from heroes import create_app
+from heroes.config import ConfigError
 from heroes.extensions import db
 from heroes.models import Hero, IdempotencyKey
 from heroes.schemas import HeroBase, HeroCreate, HeroPath, HeroPublic, HeroQuery, HeroUpdate
@@ -94,6 +95,15 @@ def test_engine_options_and_binds_are_honoured() -> None:
         assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]["cached_statements"] == 7
         assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"]["check_same_thread"] is False
         assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["query_cache_size"] == 11
+
+
+def test_the_uri_in_the_configuration_stays(app: Flask, database_url: str) -> None:
+    assert app.config["SQLALCHEMY_DATABASE_URI"] == database_url
+
+
+def test_the_default_bind_is_not_ignored() -> None:
+    with pytest.raises(ConfigError, match="SQLALCHEMY_DATABASE_URI"):
+        create_app({"SQLALCHEMY_BINDS": {None: "sqlite://"}})
 
 
 # --- marshmallow -----------------------------------------------------------------------------------------------------

@@ -300,6 +300,18 @@ def test_migrate_uses_the_options_of_flask_migrate_and_writes_no_empty_file(tmp_
     assert [("ix_hero_age" in path.read_text()) for path in tmp_path.glob("*.py")] == [True] * changed
 
 
+def test_a_new_base_can_have_a_branch_label(tmp_path: Path) -> None:
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/database.db"})
+    own = Migrate(app, db, directory=migrate.directory)
+    own.configure(partial(add_versions, tmp_path))
+    with app.app_context():
+        revision(head="base", branch_label="billing", version_path=str(tmp_path))
+        db.engine.dispose()
+
+    [path] = tmp_path.glob("*.py")
+    assert "branch_labels = ('billing',)" in path.read_text()
+
+
 @postgres_only
 def test_concurrent_upgrades_wait_for_each_other(
     empty_database_url: str, client_of: Callable[[str], FlaskClient]
@@ -349,11 +361,28 @@ def test_migrations_of_two_branches_are_applied(
     assert sorted(query("SELECT version_num FROM alembic_version")) == [("left",), ("right",)]
 
 
-def test_the_newest_revisions_are_alembic_s_heads() -> None:
+def test_the_newest_revisions_are_alembic_s_heads(empty_app: Flask) -> None:
     script = ScriptDirectory(str(ROOT / "heroes/migrations"))
 
     newest = {revision for revision, is_newest in known_revisions(script.dir).items() if is_newest}
     assert newest == set(script.get_heads())
+
+
+def test_version_table_and_locations_of_alembic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.directory, folder)
+    (folder / "versions").rename(folder / "revisions")
+    options = "version_locations = %(here)s/revisions\npath_separator = os\n"
+    (folder / "alembic.ini").write_text(f"[alembic]\n{options}")
+    monkeypatch.setattr(migrate, "directory", str(folder))
+    monkeypatch.setitem(migrate.alembic_ctx_kwargs, "version_table", "heroes_version")
+
+    app = create_app({"SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/database.db"})
+
+    assert app.test_client().get("/health/ready").status_code == 200
+    with app.app_context():
+        assert set(inspect(db.engine).get_table_names()) == {*db.metadata.tables, "heroes_version"}
+        db.engine.dispose()
 
 
 def test_a_migration_keeps_the_ids_that_were_given_out(tmp_path: Path) -> None:

@@ -5,6 +5,10 @@ from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
+% if branch_labels or depends_on:
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+% endif
 
 
 def upgrade() -> None:

@@ -30,6 +30,8 @@ def init_app(app: Flask) -> None:
     is_sqlite = uri.startswith("sqlite")
     timeout = app.config["DATABASE_TIMEOUT"]
     path, pgbouncer = None, False
+    if None in (app.config.get("SQLALCHEMY_BINDS") or {}):
+        raise ConfigError("SQLALCHEMY_BINDS: Set the database for None as SQLALCHEMY_DATABASE_URI.")
     try:
         if is_sqlite:
             url, options, path = sqlite.engine_options(uri, timeout)
@@ -56,6 +58,8 @@ def init_app(app: Flask) -> None:
     lock = partial(hold_writer_lock, directory, threading.Lock())
     app.extensions["heroes.writer_lock"] = lock if path else lambda timeout: nullcontext()
     db.init_app(app)
+    # Other extensions may read it.
+    app.config["SQLALCHEMY_DATABASE_URI"] = uri
     migrate.init_app(app)
     with app.app_context():
         if not is_sqlite:

@@ -12,8 +12,9 @@ from heroes.extensions import db
 
 @cache
 def known_revisions(directory: str) -> dict[str, bool]:
-    """Return the revisions of the schema in `directory`, and whether each is the newest."""
-    return {script.revision: script.is_head for script in ScriptDirectory(directory).walk_revisions()}
+    """Return the revisions of the schema, and whether each is the newest. directory: that of Flask-Migrate."""
+    scripts = ScriptDirectory.from_config(current_app.extensions["migrate"].migrate.get_config(directory))
+    return {script.revision: script.is_head for script in scripts.walk_revisions()}
 
 
 def is_behind(connection: Connection) -> bool:
@@ -21,8 +22,9 @@ def is_behind(connection: Connection) -> bool:
 
     A revision unknown to this release is a newer one if the tables have all columns, otherwise another program's.
     """
-    known = known_revisions(current_app.extensions["migrate"].directory)
-    current = set(MigrationContext.configure(connection).get_current_heads())
+    migrate = current_app.extensions["migrate"]
+    known = known_revisions(migrate.directory)
+    current = set(MigrationContext.configure(connection, opts=migrate.configure_args).get_current_heads())
     if current <= known.keys():
         return current != {revision for revision, newest in known.items() if newest}
     columns = inspect(connection).get_multi_columns()

@@ -149,7 +149,7 @@ def document(app: Flask) -> dict[str, Any]:
             spec.path(path, operations={method.lower(): described})
     result = spec.to_dict()
     for name, schema in result["components"]["schemas"].items():
-        schema["title"] = name
+        schema.setdefault("title", name)
     return result
 
 
