@@ -27,6 +27,7 @@ workers = settings["WEB_CONCURRENCY"] or min(2 * (os.cpu_count() or 1) + 1, 9)
 threads = settings["GUNICORN_THREADS"]
 max_requests = settings["MAX_REQUESTS"]
 max_requests_jitter = max_requests // 10  # so that workers are not all replaced at once
+worker_connections = 900  # of each worker: with 1,024 open files, a usual limit, some are left for the database
 keepalive = 5  # seconds
 timeout = 60  # seconds without a sign of life from a worker
 graceful_timeout = 30  # seconds for the requests in flight when a worker stops

@@ -3,15 +3,17 @@
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from tests.client import Response, receive
 from tests.constants import on_gunicorn, sqlite_only
 from tests.load import load
-from tests.servers import Server, wait_until
+from tests.servers import Server, free_port, launch, wait_until
 
 READ = b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 Serve = Callable[..., Server]
@@ -86,6 +88,25 @@ def test_connection_beyond_the_limit_waits(serve: Serve) -> None:
         silent.close()
         another.settimeout(10)
         assert receive(another).status == 200
+
+
+def test_more_connections_than_open_files_end_no_worker(sqlite_url: str, tmp_path: Path) -> None:
+    command = f'ulimit -n 1000; exec "{sys.executable}" -m gunicorn wsgi:app'
+    port = free_port()
+    environment = {"DATABASE_URL": sqlite_url, "BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "1"}
+    environment["GUNICORN_CMD_ARGS"] = "--keep-alive 60"
+    with ExitStack() as stack:
+        server = launch(["bash", "-c", command], environment, port, tmp_path / "gunicorn.log")
+        stack.callback(server.kill)
+        before = server.workers()
+        [first, *_] = keep(server, stack, 896)
+        connect(server, stack, 120)
+        wait_until(lambda: server.accepted() >= 900)
+        first.settimeout(60)  # each of the others that was accepted holds a thread for 5 s
+        for _ in range(10):
+            assert ask(first).status == 200
+        assert server.workers() == before
+        assert "Exception" not in server.log.read_text()
 
 
 @sqlite_only
