@@ -27,6 +27,7 @@ from heroes.extensions import db
 from heroes.models import Hero
 from heroes.storage import postgresql
 from heroes.storage.columns import random_version
+from heroes.storage.locks import hold_writer_lock
 from heroes.storage.sqlite import has_wal_reset_bug
 from tests.commands import FLASK
 from tests.constants import HERO, ROOT, Query, postgres_only, public, sqlite_only
@@ -601,3 +602,16 @@ def test_a_database_in_memory_checks_foreign_keys_after_its_migration() -> None:
 
     with app.app_context():
         assert db.session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_a_failing_close_releases_the_writer_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close, threads = os.close, threading.Lock()
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError("as a network file system may")
+
+    with monkeypatch.context() as patched, hold_writer_lock(str(tmp_path), threads, 1):
+        patched.setattr(os, "close", fail)
+    with hold_writer_lock(str(tmp_path), threads, 1):
+        pass

@@ -60,7 +60,8 @@ def hold_writer_lock(directory: str, threads: threading.Lock, timeout: float) ->
             # Closing would unlock, too, but gevent defers it.
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            with suppress(OSError):
+                os.close(descriptor)
         threads.release()
 
     try:
