@@ -124,12 +124,36 @@ def test_signal_leaves_no_part_of_a_file(tmp_path: Path, number: signal.Signals)
             finally:
                 # A terminal that closes may send another one.
                 signal.raise_signal(signal.SIGHUP)
+        assert [signal.getsignal(each) for each in SIGNALS] == [signal.SIG_DFL] * 2
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
 
     assert stop.value.exit_code == 128 + number
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with output(str(tmp_path / "copy.db")):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.db"]
+
+
+def test_a_file_can_be_written_in_a_thread(tmp_path: Path) -> None:
+    def write() -> None:
+        with output(str(tmp_path / "copy.db")) as path:
+            Path(path).write_text("copy")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join()
+
+    assert (tmp_path / "copy.db").read_text() == "copy"
 
 
 @sqlite_only

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def report(message: str) -> None:
 def stop(number: int, _: object) -> None:
     """Exit, and ignore further signals, which a closing terminal sends: they would interrupt the removal of a file."""
     for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+        if signal.getsignal(each) is stop:
+            signal.signal(each, signal.SIG_IGN)
     raise Exit(128 + number)
 
 
@@ -72,12 +74,12 @@ def output(path: str) -> Iterator[str]:
     # SQLite would also apply the file that a crashed program left to the new database.
     if os.path.exists(f"{database}-wal") or os.path.exists(f"{database}-journal"):
         raise click.ClickException(f"{target}: Belongs to a database in use.")
-    with suppress(ValueError):  # not in the main thread
-        for number in SIGNALS:
-            # By default, they end Python at once, and the new file stays. nohup ignores SIGHUP.
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, stop)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as directory:
+    with ExitStack() as stack:
+        main = threading.current_thread() is threading.main_thread()
+        # By default, they end Python at once, and the new file stays. nohup ignores SIGHUP.
+        for number in (each for each in SIGNALS if main and signal.getsignal(each) is signal.SIG_DFL):
+            stack.callback(signal.signal, number, signal.signal(number, stop))
+        directory = stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}."))
         temporary = Path(directory, target.name)
         temporary.touch(0o600)
         yield str(temporary)
