@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.exceptions import Exit
 from flask.testing import FlaskClient, FlaskCliRunner
 
 from heroes import create_app
@@ -117,7 +116,7 @@ def test_backup_is_one_file_that_only_its_owner_can_read(runner: FlaskCliRunner,
 def test_signal_leaves_no_part_of_a_file(tmp_path: Path, number: signal.Signals) -> None:
     before = {each: signal.signal(each, signal.SIG_DFL) for each in SIGNALS}
     try:
-        with pytest.raises(Exit) as stop, output(str(tmp_path / "copy.db")):
+        with pytest.raises(SystemExit) as stop, output(str(tmp_path / "copy.db")):
             assert list(tmp_path.iterdir()) != []
             try:
                 signal.raise_signal(number)
@@ -129,7 +128,7 @@ def test_signal_leaves_no_part_of_a_file(tmp_path: Path, number: signal.Signals)
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    assert stop.value.exit_code == 128 + number
+    assert stop.value.code == 128 + number
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """Keep-alive: an idle connection holds no thread, and is closed in time."""
 
 import re
+import resource
 import signal
 import socket
 import sys
@@ -96,6 +97,10 @@ def test_more_connections_than_open_files_end_no_worker(sqlite_url: str, tmp_pat
     environment = {"DATABASE_URL": sqlite_url, "BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "1"}
     environment["GUNICORN_CMD_ARGS"] = "--keep-alive 60"
     with ExitStack() as stack:
+        # This process has as many connections as the server.
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
         server = launch(["bash", "-c", command], environment, port, tmp_path / "gunicorn.log")
         stack.callback(server.kill)
         before = server.workers()

@@ -100,8 +100,7 @@ def test_the_document_has_our_limits(openapi: dict[str, Any], name: str) -> None
 
 def test_an_id_in_a_response_has_no_limits(openapi: dict[str, Any]) -> None:
     """Its type in a generated client is then that of the path parameter."""
-    found = openapi["components"]["schemas"]["HeroPublic"]["properties"]["id"]
-    assert found.keys() == {"title", "type", "examples"}
+    assert not openapi["components"]["schemas"]["HeroPublic"]["properties"]["id"].keys() & {"minimum", "maximum"}
 
 
 def test_the_values_of_sort_have_names_for_generated_clients(openapi: dict[str, Any]) -> None:

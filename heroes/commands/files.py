@@ -14,7 +14,6 @@ from typing import IO, Any
 
 import click
 import orjson
-from click.exceptions import Exit
 from marshmallow import Schema, ValidationError
 from marshmallow.fields import Field
 
@@ -56,8 +55,8 @@ def stop(number: int, _: object) -> None:
     """Exit, and ignore further signals, which a closing terminal sends: they would interrupt the removal of a file."""
     for each in SIGNALS:
         if signal.getsignal(each) is stop:
-            signal.signal(each, signal.SIG_IGN)
-    raise Exit(128 + number)
+            signal.signal(each, lambda *_: None)
+    sys.exit(128 + number)
 
 
 @contextmanager

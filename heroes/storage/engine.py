@@ -31,7 +31,7 @@ def init_app(app: Flask) -> None:
     timeout = app.config["DATABASE_TIMEOUT"]
     path, pgbouncer = None, False
     if None in (app.config.get("SQLALCHEMY_BINDS") or {}):
-        raise ConfigError("SQLALCHEMY_BINDS: Set the database for None as SQLALCHEMY_DATABASE_URI.")
+        raise ConfigError("SQLALCHEMY_BINDS: For None use SQLALCHEMY_DATABASE_URI and SQLALCHEMY_ENGINE_OPTIONS.")
     try:
         if is_sqlite:
             url, options, path = sqlite.engine_options(uri, timeout)

@@ -45,6 +45,7 @@ NOT_AUTHENTICATED = {"description": "Not authenticated", "headers": {"WWW-Authen
 
 # Keywords that stay beside `anyOf`. Others limit values of one type; some generated clients would apply them to null.
 ANNOTATIONS = {"title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"}
+ANNOTATIONS |= {"externalDocs"}
 
 # Swagger UI uses inline styles.
 PAGE_POLICY = (
