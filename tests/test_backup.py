@@ -133,14 +133,19 @@ def test_signal_leaves_no_part_of_a_file(tmp_path: Path, number: signal.Signals)
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = [signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.signal(signal.SIGHUP, signal.SIG_IGN)]
     try:
-        with output(str(tmp_path / "copy.db")):
-            signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(SystemExit) as stop, output(str(tmp_path / "copy.db")):
+            try:
+                signal.raise_signal(signal.SIGHUP)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["copy.db"]
+    assert stop.value.code == 128 + signal.SIGTERM
 
 
 def test_a_file_can_be_written_in_a_thread(tmp_path: Path) -> None:
