@@ -78,21 +78,36 @@ def test_tokens_request_ids_and_metrics(serve: Callable[..., Server], tmp_path: 
 
 
 @sqlite_only
-def test_reload_leaves_a_new_worker_ten_seconds_to_start(serve: Callable[..., Server], query: Query) -> None:
-    server = serve(server="granian")
+def test_reload_leaves_a_new_worker_ten_seconds_to_start(
+    serve: Callable[..., Server], query: Query, tmp_path: Path
+) -> None:
+    code = "import time\ntime.sleep(3)\nfrom heroes import create_app\napp = create_app()\n"
+    (tmp_path / "wsgi.py").write_text(code)
+    server = serve(server="granian", cwd=tmp_path)
     [old] = server.workers()
 
     with load(server.port, keep_alive=[False, False]) as found:
+        seen = found.outcomes
         started = time.monotonic()
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: old not in server.workers(), 60)
+        while old in server.workers():
+            outcomes, in_time = dict(seen), len(server.listening_workers()) == 2
+            if time.monotonic() < started + 9:
+                first_seconds, started_in_time = outcomes, in_time
+            time.sleep(0.05)
         kept = time.monotonic() - started
         wait_until(server.answers)
+        before = seen.total()
+        wait_until(lambda: seen.total() > before + 50)
     # Granian waits for --respawn-interval, 3.5 s by default, and not for the new worker.
     assert kept > 9
-    acknowledged = found.outcomes["POST", 200]
+    assert set(first_seconds) == {("POST", 200), ("GET", 200)}
+    # On a busy machine a start may take longer than that.
+    assert not (started_in_time and any("Refused" in str(outcome) for outcome in seen))
+    # A request on a connection that the old worker has just accepted may fail.
+    assert not started_in_time or seen.total() - seen["POST", 200] - seen["GET", 200] <= 2
     [(stored,)] = query("SELECT count(*) FROM hero")
-    assert 0 < acknowledged <= stored <= acknowledged + 2
+    assert seen["POST", 200] <= stored <= seen["POST", 200] + 2
 
 
 @pytest.mark.parametrize("name", ["Makefile", "deploy/heroes-granian.service", "docs/granian.md"])

@@ -176,7 +176,7 @@ def test_a_stop_of_the_pooler_is_503_until_it_is_back(pgbouncer: Callable[..., P
             assert client.send("GET", "/health/live").status == 200
             pooler.start()
             # After a failure a request waits for a new connection for half a second only.
-            wait_until(lambda: client.send("GET", "/health/ready").status == 200)
+            wait_until(lambda: client.send("GET", "/health/ready").status == 200, 10)
         assert [client.send("GET", path).status for path in paths] == [200] * 3
         assert client.send("PATCH", "/heroes/1", {"age": 1}).status == 200
     assert rows(pooler, "SELECT id, age FROM hero") == [(1, 1)]
@@ -214,7 +214,7 @@ def test_start_before_the_pooler_succeeds(
         assert client.get("/health/ready").status_code == 503
         assert "PgBouncer: timeouts not checked, connection failed: " in caplog.text
         pooler.start()
-        wait_until(lambda: client.get("/health/ready").status_code == 200)
+        wait_until(lambda: client.get("/health/ready").status_code == 200, 10)
 
 
 def test_a_wait_for_a_server_connection_ends(pgbouncer: Callable[..., PgBouncer]) -> None:

@@ -90,8 +90,7 @@ def test_restart_with_the_socket_of_systemd_loses_nothing(sqlite_url: str, query
             return server
 
         server = start()
-        # gunicorn closes idle connections two seconds after the signal.
-        with load(server.port, keep_alive=[False] * 4) as found:
+        with load(server.port) as found:
             seen = found.outcomes
             wait_until(lambda: seen.total() > 50)
             assert server.stop() == 0
