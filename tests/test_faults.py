@@ -724,3 +724,24 @@ def test_nothing_is_acknowledged_after_a_file_of_the_log_was_removed(
     dispose(app)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM hero").fetchone() == (2,)
+
+
+@sqlite_only
+@pytest.mark.parametrize("removed", [["-wal", "-shm"], ["-wal"], ["-shm"]])
+def test_no_connection_is_opened_after_a_file_of_the_log_was_removed(database_url: str, removed: list[str]) -> None:
+    app = create_app({"SQLALCHEMY_DATABASE_URI": database_url, "GUNICORN_THREADS": 2})
+    client = app.test_client()
+    files = [Path(f"{database_url.removeprefix('sqlite:///')}{suffix}") for suffix in removed]
+    assert client.post("/heroes/", json=SECRET).status_code == 200
+    for file in files:
+        file.unlink()
+
+    with app.app_context(), db.engine.connect():  # the only connection that the pool has
+        assert client.post("/heroes/", json=SECRET).status_code == 503
+        assert client.get("/heroes/").status_code == 503
+        assert not any(file.exists() for file in files)
+
+    # Without any connection of the process, SQLite creates them anew.
+    dispose(app)
+    assert client.post("/heroes/", json=SECRET).status_code == 200
+    dispose(app)

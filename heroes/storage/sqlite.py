@@ -6,7 +6,7 @@ import sqlite3
 from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
-from weakref import finalize
+from weakref import WeakValueDictionary, finalize
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, event, make_url
 from sqlalchemy.exc import OperationalError
@@ -71,6 +71,7 @@ def listen(engine: Engine, path: str | None) -> None:
     if path and identity:
         # While it is open, no other file gets its inode. Closing an ordinary descriptor would drop SQLite's own locks.
         finalize(engine, os.close, os.open(path, getattr(os, "O_PATH", os.O_RDONLY)))
+    records: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: Any) -> None:
@@ -85,6 +86,15 @@ def listen(engine: Engine, path: str | None) -> None:
             connection.close()
             raise
         record.info["files"] = [(name, file_identity(name), message) for name, message in files.items()]
+        records[id(record)] = record
+
+    @event.listens_for(engine, "do_connect")
+    def check_open_files(*_: object) -> None:
+        # A new connection would create another -wal or -shm file beside the one that is in use, and two of them damage
+        # the database (https://sqlite.org/howtocorrupt.html, 4).
+        for record in [reference() for reference in records.valuerefs()]:
+            if record and record.dbapi_connection and (problem := find_problem(record.info["files"])):
+                raise sqlite3.OperationalError(problem)
 
     @event.listens_for(engine, "do_connect")
     @event.listens_for(engine, "checkout")
@@ -93,15 +103,15 @@ def listen(engine: Engine, path: str | None) -> None:
             raise sqlite3.OperationalError(REPLACED)
 
 
-def check_files(connection: Connection) -> None:
-    """Raise OperationalError if the database file, its -wal or its -shm file was removed or replaced.
+def find_problem(files: list[tuple[str, Any, str]]) -> str | None:
+    """Return the message of the first file that was removed or replaced. files: names, identities and messages."""
+    return next((message for name, identity, message in files if identity and file_identity(name) != identity), None)
 
-    A write would be lost. If only one of the other two was removed, no second connection is opened: it would create
-    another one, and two of them damage the database (https://sqlite.org/howtocorrupt.html, 4).
-    """
-    for name, identity, message in connection.info.get("files", []):
-        if file_identity(name) != identity:
-            raise OperationalError("BEGIN", None, sqlite3.OperationalError(message))
+
+def check_files(connection: Connection) -> None:
+    """Raise OperationalError if the database file, its -wal or its -shm file was removed: a write would be lost."""
+    if problem := find_problem(connection.info.get("files", [])):
+        raise OperationalError("BEGIN", None, sqlite3.OperationalError(problem))
 
 
 def has_wal_reset_bug(version: tuple[int, int, int]) -> bool:
