@@ -23,7 +23,8 @@ except app_config["ConfigError"] as error:
 # Loopback: the API is open to everybody who reaches it. A platform that routes to a port needs BIND=0.0.0.0:$PORT.
 bind = settings["BIND"] or f"127.0.0.1:{settings['PORT']}"
 worker_class = "gthread"
-workers = settings["WEB_CONCURRENCY"] or min(2 * (os.cpu_count() or 1) + 1, 9)
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+workers = settings["WEB_CONCURRENCY"] or min(2 * cores + 1, 9)
 threads = settings["GUNICORN_THREADS"]
 max_requests = settings["MAX_REQUESTS"]
 max_requests_jitter = max_requests // 10  # so that workers are not all replaced at once
@@ -59,8 +60,7 @@ def pre_request(worker: Any, req: Any) -> None:
 
 
 if settings["METRICS"] and find_spec("prometheus_client"):
-    # The folder outlives a HUP, on which this file is read again. A master that USR2 starts gets the environment that
-    # this one was started with, so it makes its own.
+    # The folder outlives a HUP, on which this file is read again. A master that USR2 starts makes its own.
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         try:
             folder = tempfile.mkdtemp("", "heroes-metrics-", os.environ.get("TMPDIR") or worker_tmp_dir)

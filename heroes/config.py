@@ -20,7 +20,7 @@ DATABASE = Regexp(
 )
 # RFC 6750, 2.1.
 TOKEN = r"[A-Za-z0-9._~+/-]+=*\Z"
-ORIGIN = r"(?:\*|https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)\Z"
+ORIGIN = r"(?:\*|[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)\Z"
 HOST = r"(?:\.?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])\Z"
 # A path prefix. Browsers read "//" and a backslash as the start of a host; responses repeat it, so it is short.
 PREFIX = re.compile(r"(?=.{0,250}\Z)(?:/[^/\\?#\s]+)*\Z")
@@ -99,7 +99,7 @@ class Settings(Schema):
     # gunicorn reads it, too.
     SCRIPT_NAME = String(**env(None, "path below which the API is served, e.g. `/api`", IS_PREFIX))
     WEB_CONCURRENCY = Integer(
-        **env(None, "worker processes, by default twice the machine's cores plus 1, at most 9", Range(1, 1000))
+        **env(None, "worker processes, by default twice the cores that it may use plus 1, at most 9", Range(1, 1000))
     )
     GUNICORN_THREADS = Integer(**env(3, "threads of a worker, and connections of its pool", Range(1, 1000)))
     MAX_REQUESTS = Integer(**env(0, "requests after which a worker is replaced, 0 for never", Range(0)))

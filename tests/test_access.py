@@ -139,6 +139,16 @@ def test_cors_is_off_by_default(started: Callable[..., Flask]) -> None:
         assert not [name for name, _ in response.headers if name.startswith("Access-Control")]
 
 
+@pytest.mark.parametrize(
+    "origin", ["capacitor://localhost", "tauri://localhost", "chrome-extension://abcdefghijklmnop"]
+)
+def test_origin_of_an_app_is_allowed(started: Callable[..., Flask], origin: str) -> None:
+    client = started(CORS_ORIGINS=f"https://a.example,{origin}").test_client()
+
+    assert client.get("/heroes/", headers={"Origin": origin}).headers["Access-Control-Allow-Origin"] == origin
+    assert "Access-Control-Allow-Origin" not in client.get("/heroes/", headers={"Origin": f"{origin}.evil"}).headers
+
+
 @pytest.mark.parametrize("origins", ["https://a.example", "http://b.example:8080,https://a.example", "*"])
 def test_listed_origin_is_allowed(started: Callable[..., Flask], origins: str) -> None:
     client = started(CORS_ORIGINS=origins, API_TOKENS=TOKENS, API_TOKENS_PROTECT="all").test_client()
@@ -225,6 +235,9 @@ def test_unlisted_origin_is_not_allowed(started: Callable[..., Flask], origin: s
         ("api.example:8000", 200),
         ("API.example", 200),
         ("a.b.example", 200),
+        ("api.example.", 200),
+        ("api.example.:8000", 200),
+        (".", 400),
         ("localhost", 400),
         ("api.example.evil", 400),
         ("evil-api.example", 400),

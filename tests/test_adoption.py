@@ -42,7 +42,7 @@ def drop_our_columns(database: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not ORACLE.exists() and "CI" not in os.environ, reason="needs the oracle's environment: make .venv-oracle"
+    not ORACLE.exists() and "CI" not in os.environ, reason="needs the oracle's environment: make .venv-oracle/done"
 )
 def test_database_moves_from_the_tutorial_to_heroes_and_back(tmp_path: Path) -> None:
     database = tmp_path / "database.db"

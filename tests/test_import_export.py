@@ -328,6 +328,23 @@ def test_skip_errors_without_errors(runner: FlaskCliRunner, tmp_path: Path) -> N
     assert (result.exit_code, result.stderr) == (0, "1 heroes imported, 0 lines skipped\n")
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["name,age,secret_name\n,,\nA,1,a\n,,\n\n,,\n", "id,name,age,secret_name\n1,A,1,a\n,,,\n\n,,,\n"],
+    ids=["without ids", "with ids"],
+)
+@sqlite_only
+def test_empty_rows_of_a_spreadsheet_are_ignored(
+    runner: FlaskCliRunner, query: Query, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "heroes.csv").write_text(content)
+
+    result = runner.invoke(args=["heroes", "import", str(tmp_path / "heroes.csv")])
+
+    assert (result.exit_code, result.stderr) == (0, "1 heroes imported\n")
+    assert query("SELECT id, name, age, secret_name FROM hero") == [(1, "A", 1, "a")]
+
+
 @pytest.mark.parametrize(("name", "content"), [("a.csv", b""), ("a.csv", b"name,secret_name\n"), ("a.ndjson", b"\n")])
 @sqlite_only
 def test_empty_file_imports_nothing(

@@ -186,6 +186,15 @@ def test_client_input_starts_no_log_line(started: Callable[..., Flask], capsys: 
     assert "\\x0a2026-01-01 INFO forged\\x1b[2J\\x852026-01-01 INFO forged\\x9b2J" in line
 
 
+def test_what_orjson_can_not_encode_is_logged(
+    started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    started().logger.warning("%s", "\ud800", extra={"big": 2**70})
+
+    record = json.loads(capsys.readouterr().err)
+    assert (record["message"], record["big"], record["request_id"]) == ("\ud800", 2**70, "-")
+
+
 def test_lines_outside_requests_have_no_id(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:
     started().logger.warning("Hello")
 

@@ -14,7 +14,7 @@ REQUESTS = 500
 
 
 @pytest.mark.skipif(
-    not ORACLE.exists() and "CI" not in os.environ, reason="needs the oracle's environment: make .venv-oracle"
+    not ORACLE.exists() and "CI" not in os.environ, reason="needs the oracle's environment: make .venv-oracle/done"
 )
 def test_random_requests_get_the_responses_of_the_oracle() -> None:
     command = [sys.executable, "-m", "tests.contract.parity", "--requests", str(REQUESTS), "--seed", "1"]

@@ -136,6 +136,25 @@ def test_nginx_hides_operators_paths_and_large_bodies(nginx: Start, servers: lis
     assert re.fullmatch("[0-9a-f]{32}", read.headers["X-Request-ID"])
 
 
+def test_nginx_passes_a_request_without_a_host_on(nginx: Start, servers: list[Server]) -> None:
+    proxy = nginx(servers, {})
+
+    with socket.create_connection(("127.0.0.1", proxy.port)) as connection:
+        connection.sendall(b"GET /heroes/ HTTP/1.0\r\n\r\n")
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+
+
+@sqlite_only
+def test_addresses_of_a_proxy_in_front_of_nginx(nginx: Start, serve: Callable[..., Server]) -> None:
+    server = serve(PROXY_HOPS="1", WEB_CONCURRENCY="1")
+    commented = "    # set_real_ip_from 10.0.0.0/8;\n    # real_ip_header"
+    proxy = nginx([server], {commented: "    set_real_ip_from 127.0.0.1;\n    real_ip_header"})
+
+    headers = {"X-Forwarded-For": "192.0.2.7"}
+    assert Client(proxy.port, keep_alive=False).send("GET", "/heroes/", None, headers).status == 200
+    wait_until(lambda: '"client":"192.0.2.7"' in server.log.read_text())
+
+
 PREFLIGHT = {"Origin": "https://a.example", "Access-Control-Request-Method": "PATCH"}
 # Requests whose values could lengthen the head of the response, and the status; nginx keeps both servers.
 LONG: dict[str, tuple[str, str, dict[str, str], int]] = {

@@ -30,6 +30,7 @@ def test_other_variables_are_ignored() -> None:
         ("CORS_ORIGINS", "example.org", "Has an entry that is empty or not well-formed."),
         ("CORS_ORIGINS", "https://example.org/", "Has an entry that is empty or not well-formed."),
         ("CORS_ORIGINS", "https://*.example.org", "Has an entry that is empty or not well-formed."),
+        ("CORS_ORIGINS", "://example.org", "Has an entry that is empty or not well-formed."),
         ("TRUSTED_HOSTS", "", "Must not be empty."),
         ("TRUSTED_HOSTS", "*", "Has an entry that is empty or not well-formed."),
         ("TRUSTED_HOSTS", "https://example.org", "Has an entry that is empty or not well-formed."),
@@ -123,6 +124,17 @@ def test_gunicorn_is_configured_by_the_environment(
     assert 1 <= gunicorn["workers"] <= 9
     assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_of_workers_counts_the_usable_cores() -> None:
+    script = """
+import os, runpy
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(runpy.run_path("gunicorn.conf.py")["workers"])
+"""
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert found.stdout == "3\n"
 
 
 # One setting for each line that stops the start; the tests of the others need not be measured.

@@ -456,6 +456,16 @@ def test_missing_postgres_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         create_app({"SQLALCHEMY_DATABASE_URI": "postgres://host/heroes"})
 
 
+def test_postgres_driver_without_its_library_is_one_line(tmp_path: Path) -> None:
+    # Not installed: only the binary form is.
+    environment = os.environ | {"PSYCOPG_IMPL": "c", "DATABASE_URL": "postgresql:///heroes"}
+    started = subprocess.run(
+        [sys.executable, "-c", "import wsgi"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+    assert started.stderr == "heroes: DATABASE_URL: PostgreSQL needs pip install '.[postgres]'\n"
+
+
 def test_start_up_leaves_no_pooled_connection_for_forks(app: Flask) -> None:
     with app.app_context():
         assert pool().checkedin() == 0

@@ -152,10 +152,11 @@ def read_csv(lines: Iterator[str], known: Known, errors: ImportErrors) -> Rows:
             errors.add(1, f"{problem}. The columns are {', '.join(known)}", fatal=True)
         number = reader.line_num + 1
         for record in reader:
-            if len(record) == len(header):
+            # Spreadsheets write an empty row as commas.
+            if len(record) == len(header) and any(record):
                 values = zip(header, record, strict=True)
                 yield number, {name: value or (None if known[name] else "") for name, value in values}
-            elif record:
+            elif any(record):
                 errors.add(number, f"{len(record)} columns below a header of {len(header)}")
             number = reader.line_num + 1
     except csv.Error as error:

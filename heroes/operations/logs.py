@@ -3,11 +3,14 @@
 gunicorn.conf.py runs this file by its path, so it imports nothing of heroes, and not Flask, which would slow the start.
 """
 
+import json
 import logging
 import re
 import sys
 from contextvars import ContextVar
 from typing import Any
+
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 # The messages of gunicorn and Flask that quote what a client sent, up to the quotation.
@@ -24,10 +27,21 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record).translate(CONTROLS)
 
 
+class JSONFormatter(OrjsonFormatter):
+    """Lines for programs."""
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Return the line. Python's json also takes what orjson refuses: lone surrogates, integers of any size."""
+        try:
+            return super().jsonify_log_record(log_data)
+        except TypeError:
+            return json.dumps(log_data, default=str, separators=(",", ":"))
+
+
 FORMATTERS = {
     "text": {"()": TextFormatter, "fmt": "%(asctime)s %(levelname)s [%(process)d] %(request_id)s %(message)s"},
     "json": {
-        "()": "pythonjsonlogger.orjson.OrjsonFormatter",
+        "()": JSONFormatter,
         "fmt": ["levelname", "name", "process", "message"],
         "rename_fields": {"levelname": "level", "name": "logger"},
         "timestamp": "time",

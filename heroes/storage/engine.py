@@ -39,7 +39,7 @@ def init_app(app: Flask) -> None:
             url, options, pgbouncer = postgresql.engine_options(uri, timeout)
     except ConfigError:
         raise
-    except ModuleNotFoundError:
+    except ImportError:
         raise ConfigError("DATABASE_URL: PostgreSQL needs pip install '.[postgres]'") from None
     except Exception:
         # The driver's own message would show the password.

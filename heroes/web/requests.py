@@ -90,7 +90,7 @@ def check_request() -> None:
     if match is None or (host is None and environ.get("SERVER_PROTOCOL") not in ("HTTP/1.0", "HTTP/1")):
         raise BadRequest
     if (allowed := current_app.config["ALLOWED_HOSTS"]) is not None:
-        name, names = match["name"].lower(), [each.lower() for each in allowed]
+        name, names = match["name"].lower().removesuffix("."), [each.lower() for each in allowed]
         if not any(name == each.lstrip(".") or (each[0] == "." and name.endswith(each)) for each in names):
             raise BadRequest
     if not PREFIX.fullmatch(request.script_root):
