@@ -162,7 +162,7 @@ def test_new_heroes_get_new_ids(runner: FlaskCliRunner, client: FlaskClient, que
 
 
 @postgres_only
-def test_an_import_of_new_heroes_makes_no_writer_wait(
+def test_an_import_without_ids_blocks_no_writer(
     database_url: str, runner: FlaskCliRunner, query: Query, tmp_path: Path
 ) -> None:
     (tmp_path / "new.csv").write_text("name,secret_name\nA,a\n")

@@ -588,7 +588,7 @@ ENDLESS = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.inpu
 
 @pytest.mark.parametrize("method, path", [("POST", "/plain"), ("POST", "/class"), ("PUT", "/class")])
 @pytest.mark.parametrize("environ, length, status", [(CUT, 3, 400), (ENDLESS, 2**20 + 1, 413)])
-def test_a_body_is_whole_or_refused_in_any_view(
+def test_any_view_rejects_an_incomplete_body(
     app: Flask, method: str, path: str, environ: dict[str, Any], length: int, status: int
 ) -> None:
     app.add_url_rule("/plain", view_func=lambda: [len(flask.request.get_data())], methods=["POST"])

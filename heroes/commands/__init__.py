@@ -15,17 +15,7 @@ from marshmallow import Schema
 from sqlalchemy import Column, Connection, MetaData, Table, delete, exists, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from heroes.commands.files import (
-    READERS,
-    ImportErrors,
-    format_of,
-    iter_lines,
-    iter_valid_rows,
-    output,
-    progress,
-    report,
-    write_rows,
-)
+from heroes.commands import files
 from heroes.extensions import db
 from heroes.storage.columns import Int64
 from heroes.storage.locks import writer_lock
@@ -64,7 +54,7 @@ def long_transaction(file: str) -> Iterator[Connection]:
 
 
 def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows: Iterator[list[Any]]) -> Table:
-    """Return a temporary table of the rows and their line numbers. From there all become visible at once, or none."""
+    """Return a temporary table of the rows and their line numbers. move_rows() inserts all of them, or none."""
     postgresql = connection.dialect.name == "postgresql"
     staged = Table(
         f"{table.name}_import",
@@ -96,7 +86,7 @@ def stage_rows(connection: Connection, table: Table, names: Iterable[str], rows:
     return staged
 
 
-def move_rows(connection: Connection, staged: Table, table: Table, errors: ImportErrors) -> int:
+def move_rows(connection: Connection, staged: Table, table: Table, errors: files.ImportErrors) -> int:
     """Insert the staged rows into the table, commit, and return their number. Rows whose id is taken are errors."""
     postgresql = connection.dialect.name == "postgresql"
     quoted = connection.dialect.identifier_preparer.format_table(table)
@@ -148,28 +138,28 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         Each row is validated like the body of a POST. Ids, if the file has them, are kept. Without --skip-errors all
         rows are imported, or none.
         """
-        form, errors = format_of(file, form), ImportErrors(skip_errors)
+        form, errors = files.format_of(file, form), files.ImportErrors(skip_errors)
         with (
             long_transaction(file) as connection,
             # Bytes that are not UTF-8 become surrogates, which the schema rejects.
             click.open_file(file, encoding="utf-8-sig", errors="surrogateescape") as stream,
-            progress(0 if file == "-" else os.path.getsize(file)) as bar,
+            files.progress(0 if file == "-" else os.path.getsize(file)) as bar,
         ):
             schema = create_schema.from_dict({"id": Integer(required=True, ge=1, le=MAX_ID)})()
             known = {field.data_key or name: field.allow_none for name, field in schema.load_fields.items()}
-            rows = READERS[form](iter_lines(stream, form, bar, errors), known, errors)
+            rows = files.READERS[form](files.iter_lines(stream, form, bar, errors), known, errors)
             # The first row decides whether the rows have ids.
             first = list(islice(rows, 1))
             if not any("id" in row for _, row in first):
                 schema = create_schema()
             names = [field.attribute or name for name, field in schema.load_fields.items()]
-            values = iter_valid_rows(chain(first, rows), schema, names, errors)
+            values = files.iter_valid_rows(chain(first, rows), schema, names, errors)
             staged = stage_rows(connection, table, names, values)
             with writer_lock():
                 check_files(connection)
                 count = move_rows(connection, staged, table, errors)
         skipped = f", {errors.count} lines skipped" if skip_errors else ""
-        report(f"{count} {name} imported{skipped}")
+        files.report(f"{count} {name} imported{skipped}")
         if errors.count:
             sys.exit(1)
 
@@ -183,7 +173,7 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
 
         They are a consistent snapshot, ordered by id. FILE is replaced at the end, or left as it was.
         """
-        form = format_of(file, form)
+        form = files.format_of(file, form)
         if escape_formulas and form != "csv":
             raise click.UsageError("--escape-formulas is for CSV only.")
         public = {"id": Integer(attribute="id")} | public_schema().dump_fields
@@ -202,12 +192,12 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
             count: int = connection.scalars(select(func.count()).select_from(table)).one()
             with (
                 connection.execute(query, execution_options={"yield_per": 1000}) as result,
-                output(file) as target,
+                files.output(file) as target,
                 click.open_file(target, "w", encoding="utf-8") as stream,
-                progress(count, result) as rows,
+                files.progress(count, result) as rows,
             ):
-                write_rows(stream, form, fields_in_order, rows, escape_formulas)
-        report(f"{count} {name} exported")
+                files.write_rows(stream, form, fields_in_order, rows, escape_formulas)
+        files.report(f"{count} {name} exported")
 
     @group.command("backup")
     @click.argument("file", type=click.Path(dir_okay=False))
@@ -226,8 +216,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         with long_transaction(file) as connection:
             pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             source: Any = connection.connection.driver_connection
-            with progress(pages) as bar, output(file) as temporary, closing(sqlite3.connect(temporary)) as target:
+            with files.progress(pages) as bar, files.output(file) as copy, closing(sqlite3.connect(copy)) as target:
                 source.backup(target, pages=1000, progress=lambda *_: bar.update(1000))
-        report(f"{pages} pages copied to {file}")
+        files.report(f"{pages} pages copied to {file}")
 
     return group

@@ -70,12 +70,12 @@ def output(path: str) -> Iterator[str]:
         return
     target = Path(os.path.realpath(path))
     database = str(target).removesuffix("-wal").removesuffix("-shm").removesuffix("-journal")
-    # SQLite would also apply the file that a crashed program left to the new database.
+    # SQLite would apply a crashed program's leftover file to the new database, too.
     if os.path.exists(f"{database}-wal") or os.path.exists(f"{database}-journal"):
         raise click.ClickException(f"{target}: Belongs to a database in use.")
     with ExitStack() as stack:
         main = threading.current_thread() is threading.main_thread()
-        # By default, they end Python at once, and the new file stays. nohup ignores SIGHUP.
+        # By default a signal ends Python at once: the new file stays. nohup ignores SIGHUP.
         for number in (each for each in SIGNALS if main and signal.getsignal(each) is signal.SIG_DFL):
             stack.callback(signal.signal, number, signal.signal(number, stop))
         directory = stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}."))
@@ -85,7 +85,7 @@ def output(path: str) -> Iterator[str]:
         with temporary.open() as file:
             os.fsync(file.fileno())
         temporary.replace(target)
-    # The file's name is on disk once its directory is. That needs a right to read it, unless the file system does it.
+    # fsync() of the directory puts the new name on disk. It needs the right to read the directory.
     with suppress(OSError), ExitStack() as opened:
         descriptor = os.open(target.parent, os.O_RDONLY)
         opened.callback(os.close, descriptor)

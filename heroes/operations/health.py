@@ -23,10 +23,9 @@ def ready() -> dict[str, str]:
     try:
         connection = db.session.connection()
         check_files(connection)
-        behind = is_behind(connection)
+        if is_behind(connection):
+            raise ServiceUnavailable("Database schema is behind", retry_after=1)
     except SQLAlchemyError as error:
         current_app.logger.error("not ready: %s", str(getattr(error, "orig", error)).partition("\n")[0])
         raise ServiceUnavailable("Database unavailable", retry_after=1) from None
-    if behind:
-        raise ServiceUnavailable("Database schema is behind", retry_after=1)
     return {"status": "ok"}

@@ -62,7 +62,7 @@ def init_app(app: Flask) -> None:
     @app.after_request
     def count(response: Response) -> Response:
         values = (*method_and_route(), response.status_code)
-        # Before its first response a worker has no files of these. Their directory may be gone by then.
+        # A worker makes their files at its first response. The directory may be gone by then.
         with suppress(FileNotFoundError):
             requests.labels(*values).inc()
             seconds.labels(*values).observe(elapsed())

@@ -7,7 +7,7 @@ import threading
 from contextlib import closing, nullcontext
 from functools import partial
 from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from wsgiref.types import WSGIApplication
 
 from click import get_current_context
 from flask import Flask
@@ -69,7 +69,7 @@ def init_app(app: Flask) -> None:
             postgresql.listen(db.engine, arguments.get("target_session_attrs"))
         else:
             if path is None:
-                app.wsgi_app = one_at_a_time(app.wsgi_app)  # type: ignore[method-assign, assignment]
+                app.wsgi_app = partial(one_at_a_time, threading.RLock(), app.wsgi_app)  # type: ignore[method-assign]
             try:
                 # A day, because this process can serve only after another one has finished migrating.
                 with app.extensions["heroes.writer_lock"](24 * 3600):
@@ -104,9 +104,8 @@ def upgrade_if_behind() -> None:
     Raises ConfigError if that fails; a command of `flask` logs it, and goes on.
     """
     with db.engine.connect() as connection:
-        behind = is_behind(connection)
-    if not behind:
-        return
+        if not is_behind(connection):
+            return
     try:
         return upgrade(revision="heads")  # several, until branches are merged
     except SystemExit as stop:
@@ -133,12 +132,7 @@ def check_role(engine: Engine) -> None:
         logger.warning("PgBouncer: timeouts not checked, %s", str(error.orig).partition("\n")[0])
 
 
-def one_at_a_time(wsgi_app: WSGIApplication) -> WSGIApplication:
+def one_at_a_time(lock: threading.RLock, wsgi_app: WSGIApplication, *arguments: Any) -> Any:
     """Serve one request at a time: a database in memory has only one connection."""
-    lock = threading.RLock()
-
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Any:
-        with lock:
-            return wsgi_app(environ, start_response)
-
-    return app
+    with lock:
+        return wsgi_app(*arguments)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 def in_background(call: Callable[[], Any]) -> Future[Any]:
     """Run a call in a daemon thread of its own. Threads of a pool would delay the exit, and not survive a fork.
 
-    Raises PoolTimeout if the system allows no more threads: like other limits, that is over some time later.
+    Raises PoolTimeout if the system allows no more threads: like a full pool, that is temporary.
     """
     future: Future[Any] = Future()
 
@@ -45,7 +45,7 @@ def hold_writer_lock(directory: str, threads: threading.Lock, timeout: float) ->
     lock is on the directory: closing any descriptor of the database file would drop SQLite's own locks on it
     (https://sqlite.org/howtocorrupt.html, 2.2). The kernel releases it if the process dies.
 
-    threads: where threads of one process wait, without a background thread each for flock(). timeout: seconds.
+    threads: lets only one thread of this process at a time wait for flock(). timeout: seconds.
 
     Raises PoolTimeout, which gets the same response as an exhausted pool, and OperationalError if locking fails.
     """

@@ -53,7 +53,7 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], bool]:
     own = dict(OWN_PARAMETERS.findall(text))
     arguments = DEFAULTS | conninfo_to_dict("postgresql://" + OWN_PARAMETERS.sub("", text).split("://", 1)[1])
     pgbouncer = {"true": True, "false": False}[own.get("pgbouncer", "false")]
-    int(float(arguments["connect_timeout"]))  # as psycopg reads it: its own error would be that of every request
+    int(float(arguments["connect_timeout"]))  # as psycopg reads it: an invalid value would fail every request
     # 0 means never, as in JDBC's parameter prepareThreshold. psycopg would prepare at once, and never if it is None.
     arguments["prepare_threshold"] = int(own.get("prepare_threshold", "0")) or None
     if pgbouncer and arguments["prepare_threshold"]:
@@ -68,7 +68,7 @@ def engine_options(text: str, timeout: int) -> tuple[URL, dict[str, Any], bool]:
         raise ValueError("a port is a number of 16 bits")
     for host in arguments.get("host", "").split(","):
         if not host.startswith(("/", "@")):  # the path of a socket
-            host.encode("idna")  # as getaddrinfo() does: its UnicodeError would be that of every request
+            host.encode("idna")  # as getaddrinfo() does: its UnicodeError would fail every request
     if "," in arguments.get("host", ""):
         # The host that takes writes, also after a failover.
         arguments.setdefault("target_session_attrs", "read-write")
@@ -124,7 +124,6 @@ def listen(engine: Engine, target: str | None) -> None:
         diag = getattr(context.original_exception, "diag", None)
         if target not in STANDBY_TARGETS and getattr(diag, "sqlstate", None) == READ_ONLY:
             context.is_disconnect = True
-        if context.is_disconnect:
-            connector.failed = True
+        connector.failed |= context.is_disconnect
         if getattr(diag, "source_function", None) == OUTDATED_PLAN:
             context.is_disconnect = True  # but the server is well

@@ -75,8 +75,13 @@ def unavailable(message: str, reason: str | None = None) -> exceptions.HTTPExcep
     return exceptions.ServiceUnavailable(reason, retry_after=1)
 
 
-def classify(error: DBAPIError) -> exceptions.HTTPException:
-    """Return a 503 if the database can't serve, a 409 if a constraint is violated, else a 500, which is a bug."""
+def classify(error: StatementError) -> exceptions.HTTPException:
+    """Return a 503 if the database can't serve, a 409 or 400 if it refuses a value, else a 500, which is a bug."""
+    if not isinstance(error, DBAPIError):
+        # A column's type can't convert a value, for example NaN in JSON.
+        if isinstance(error.orig, (ValueError, OverflowError)):
+            return exceptions.BadRequest(CANNOT_STORE)
+        raise error
     # A message that quotes a row or a value must not be logged. sqlite3 quotes what it can't decode.
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or ""
     diag = getattr(error.orig, "diag", None)
@@ -109,16 +114,8 @@ def classify(error: DBAPIError) -> exceptions.HTTPException:
     return exceptions.InternalServerError(original_exception=error)
 
 
-def handle_statement_error(error: StatementError) -> Any:
-    """Return a 400 if a column's type can't convert a value, for example NaN in JSON. Anything else is a bug."""
-    if isinstance(error.orig, (ValueError, OverflowError)):
-        return current_app.handle_http_exception(exceptions.BadRequest(CANNOT_STORE))
-    raise error
-
-
 def init_app(app: Flask) -> None:
     """Register the handlers. Flask logs any other exception, and makes an InternalServerError of it."""
     app.register_error_handler(exceptions.HTTPException, handle_http_exception)
-    app.register_error_handler(DBAPIError, lambda error: app.handle_http_exception(classify(error)))
-    app.register_error_handler(StatementError, handle_statement_error)
+    app.register_error_handler(StatementError, lambda error: app.handle_http_exception(classify(error)))
     app.register_error_handler(PoolTimeout, lambda error: app.handle_http_exception(unavailable(str(error))))

@@ -140,14 +140,12 @@ def document(app: Flask) -> dict[str, Any]:
             continue
         path = re.sub(r"<(?:[^<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            documented = find_operation(view, method)
-            if not documented:
-                continue
-            described = describe(documented, path, method.lower(), plugin.resolver)
-            if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
-                described["security"] = [{"bearer": []}]
-                described["responses"][401] = NOT_AUTHENTICATED
-            spec.path(path, operations={method.lower(): described})
+            if documented := find_operation(view, method):
+                described = describe(documented, path, method.lower(), plugin.resolver)
+                if asks_for_tokens and method not in TOKENLESS_METHODS[app.config["API_TOKENS_PROTECT"]]:
+                    described["security"] = [{"bearer": []}]
+                    described["responses"][401] = NOT_AUTHENTICATED
+                spec.path(path, operations={method.lower(): described})
     result = spec.to_dict()
     for name, schema in result["components"]["schemas"].items():
         schema.setdefault("title", name)

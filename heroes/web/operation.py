@@ -18,10 +18,6 @@ from heroes.web.responses import json_response
 SchemaLike = Schema | type[Schema] | None
 
 
-def instance(schema: SchemaLike) -> Schema | None:
-    return schema() if isinstance(schema, type) else schema
-
-
 class operation:
     """Validate the parts of a request, call the view with them, and return its result as JSON.
 
@@ -42,8 +38,9 @@ class operation:
         status: int = 200,
         errors: Mapping[int, str] | None = None,
     ) -> None:
-        parts = (path, query, body, headers, response)
-        self.path, self.query, self.body, self.headers, self.response = map(instance, parts)
+        schemas = (path, query, body, headers, response)
+        instances = (each() if isinstance(each, type) else each for each in schemas)
+        self.path, self.query, self.body, self.headers, self.response = instances
         self.status, self.errors = status, errors or {}
 
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:

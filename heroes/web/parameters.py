@@ -19,7 +19,7 @@ class Sort(String):
     def __init__(self, *columns: str) -> None:
         self.choices = [f"{sign}{name}" for name in ("id", *columns) for sign in ("", "-")]
         metadata = {"description": "Ties are sorted by id, null comes last", "enum": self.choices}
-        # Of an enum that a client generates: `name` alone would not compile in Kotlin.
+        # Names for a generated client's enum: Kotlin does not compile `name` alone.
         metadata["x-enum-varnames"] = [f"{name.upper()}{end}" for name in ("id", *columns) for end in ("", "_DESC")]
         super().__init__(load_default="id", metadata=metadata)
 

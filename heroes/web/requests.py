@@ -101,7 +101,7 @@ def check_request() -> None:
         except OverflowError:
             # A date that is not valid is ignored (RFC 9110, 13.1.3).
             del environ[name]
-    # Those in the value of a `path` converter are the view's.
+    # In the value of a `path` converter, "//" is allowed.
     if "//" in environ["PATH_INFO"] and not any("//" in str(each) for each in (request.view_args or {}).values()):
         raise NotFound
 
