@@ -57,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / path).write_text(text)
     for path, content in files():
         (folder / path).write_text(content)
-    command = ["db", "revision", "--autogenerate", "--rev-id", "0006", "-m", "Teams"]
+    command = ["db", "revision", "--autogenerate", "-m", "Teams"]
     done = run_flask(f"sqlite:///{folder}/autogenerate.db", *command, cwd=folder, text=True)
     assert done.returncode == 0, done.stderr
     return folder

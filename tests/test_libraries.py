@@ -188,13 +188,13 @@ class Place(own.BaseSchema):
     street = own.String(required=True)
 
 
-class Team(own.BaseSchema):
+class Crew(own.BaseSchema):
     name = own.String(required=True)
     place = fields.Nested(Place, required=True)
     places = fields.List(fields.Nested(Place))
 
 
-class TeamUpdate(own.PartialSchema, Team):
+class CrewUpdate(own.PartialSchema, Crew):
     pass
 
 
@@ -202,7 +202,7 @@ class PlaceUpdate(own.PartialSchema, Place):
     pass
 
 
-class TeamMove(own.PartialSchema):
+class CrewMove(own.PartialSchema):
     place = fields.Nested(PlaceUpdate)
     other = fields.Nested(Place(partial=True))
 
@@ -215,25 +215,25 @@ class TeamMove(own.PartialSchema):
 def test_an_update_replaces_nested_objects_by_whole_ones(
     app: Flask, changes: dict[str, Any], loc: list[str | int]
 ) -> None:
-    app.add_url_rule("/teams", view_func=operation(body=TeamUpdate)(lambda changes: changes), methods=["PATCH"])
+    app.add_url_rule("/crews", view_func=operation(body=CrewUpdate)(lambda changes: changes), methods=["PATCH"])
 
     client = app.test_client()
     schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
 
-    assert client.patch("/teams", json={}).json == {}
-    [found] = client.patch("/teams", json=changes).get_json()["detail"]
+    assert client.patch("/crews", json={}).json == {}
+    [found] = client.patch("/crews", json=changes).get_json()["detail"]
     assert found == {"type": "missing", "loc": ["body", *loc, "street"], "msg": "Field required"}
-    assert "required" not in schemas["TeamUpdate"]
+    assert "required" not in schemas["CrewUpdate"]
     assert schemas["Place"]["required"] == ["city", "street"]
 
 
 def test_a_nested_schema_of_changes_is_partial_too(app: Flask) -> None:
-    app.add_url_rule("/teams", view_func=operation(body=TeamMove)(lambda changes: changes), methods=["PATCH"])
+    app.add_url_rule("/crews", view_func=operation(body=CrewMove)(lambda changes: changes), methods=["PATCH"])
 
     client = app.test_client()
 
     for name in ("place", "other"):
-        assert client.patch("/teams", json={name: {"city": "a"}}).json == {name: {"city": "a"}}
+        assert client.patch("/crews", json={name: {"city": "a"}}).json == {name: {"city": "a"}}
     assert "required" not in client.get("/openapi.json").get_json()["components"]["schemas"]["PlaceUpdate"]
 
 

@@ -4,6 +4,8 @@ import datetime
 import decimal
 import enum
 import json
+import re
+import textwrap
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,21 +16,34 @@ from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient, FlaskCliRunner
 from marshmallow import fields, validate
-from sqlalchemy import JSON, Enum, Numeric, TypeDecorator, bindparam, select
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Enum,
+    MetaData,
+    Numeric,
+    Table,
+    TypeDecorator,
+    bindparam,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy import String as Characters
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from heroes.commands import resource_commands
 from heroes.extensions import db
 from heroes.models import IdempotencyKey
-from heroes.storage.columns import ResourceMixin
+from heroes.storage.columns import Int64, ResourceMixin
 from heroes.storage.transactions import read
 from heroes.web.fields import BaseSchema, Id, Integer, PartialSchema, String
 from heroes.web.openapi import document
 from heroes.web.operation import operation
 from heroes.web.parameters import ConditionHeaders, CreateHeaders, ListHeaders, PageQuery, Sort
 from heroes.web.resource import Resource, link_header
-from tests.constants import Query
+from tests.constants import ROOT, Query
 
 
 class Base(DeclarativeBase):
@@ -145,6 +160,32 @@ def users(app: Flask) -> Iterator[FlaskClient]:
     yield app.test_client()
     with app.app_context():
         Base.metadata.drop_all(db.engine)
+
+
+def test_dates_with_times_are_in_utc_on_both_databases(app: Flask) -> None:
+    page = (ROOT / "docs/adding-a-resource.md").read_text()
+    [code] = re.findall(r"^  ```python\n(.*?)^  ```", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {"datetime": datetime, "DateTime": DateTime, "TypeDecorator": TypeDecorator}
+    exec(textwrap.dedent(code), names)
+    columns = (
+        Column("id", Int64, primary_key=True),
+        Column("at", names["UtcDateTime"]),
+        Column("made", names["UtcDateTime"], server_default=func.now()),
+    )
+    table = Table("moment", MetaData(), *columns)
+    at = datetime.datetime.fromisoformat("2020-01-02T03:04:05+01:00")
+    started = datetime.datetime.now(datetime.UTC)
+    with app.app_context(), db.engine.begin() as connection:
+        table.create(connection)
+        connection.execute(insert(table), [{"at": at}, {"at": None}])
+        [first, second] = connection.execute(select(table).order_by(table.c.id)).all()
+        assert connection.scalar(select(table.c.id).where(table.c.at == at.astimezone(datetime.UTC))) == 1
+        table.drop(connection)
+
+    assert first.at.isoformat() == "2020-01-02T02:04:05+00:00"
+    assert second.at is None
+    assert abs((first.made - started).total_seconds()) < 600
+    assert first.made.utcoffset() == datetime.timedelta(0)
 
 
 def test_keyed_post_is_replayed(users: FlaskClient, query: Query) -> None:

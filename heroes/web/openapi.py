@@ -121,7 +121,7 @@ def describe(view: Any, path: str, method: str, resolver: Any) -> dict[str, Any]
 def document(app: Flask) -> dict[str, Any]:
     """Return the document of the views that have an operation."""
     plugin = MarshmallowPlugin()
-    spec = APISpec("heroes", VERSION, "3.1.0", plugins=[plugin])
+    spec = APISpec(app.name, VERSION, "3.1.0", plugins=[plugin])
     plugin.map_to_openapi_type(Integer, fields.Integer)  # type: ignore[no-untyped-call]
     plugin.map_to_openapi_type(String, fields.String)  # type: ignore[no-untyped-call]
     plugin.map_to_openapi_type(fields.Decimal, "string", None)  # type: ignore[no-untyped-call]
