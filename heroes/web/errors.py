@@ -1,7 +1,6 @@
 """Error handlers: every error is {"detail": …}."""
 
 import re
-import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -109,7 +108,7 @@ def classify(error: StatementError) -> exceptions.HTTPException:
     if code == UNTRANSLATABLE or (code == INVALID_TEXT and in_json):
         return exceptions.BadRequest(CANNOT_STORE)
     # Not logger.exception(): the message of the exception may quote the row.
-    stack = "".join(traceback.format_tb(sys.exc_info()[2]))
+    stack = "".join(traceback.format_tb(error.__traceback__))
     current_app.logger.error("database error: %s\n%s", log_line, stack)
     return exceptions.InternalServerError(original_exception=error)
 

@@ -8,9 +8,13 @@ from flask import Response, current_app
 from flask.json.provider import DefaultJSONProvider
 
 
+def default(value: Any) -> Any:
+    """Serialize what orjson can't, as the app's JSON provider does."""
+    return getattr(current_app.json, "default", DefaultJSONProvider.default)(value)
+
+
 def to_json(content: Any) -> bytes:
-    """Return compact JSON, like the tutorial's. The app's JSON provider serializes what orjson can't."""
-    default = getattr(current_app.json, "default", DefaultJSONProvider.default)
+    """Return compact JSON, like the tutorial's."""
     try:
         return orjson.dumps(content, default=default, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:
