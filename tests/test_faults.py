@@ -393,6 +393,18 @@ def test_character_that_the_database_lacks_is_400(
     dispose(app)
 
 
+def test_an_etag_that_the_database_can_not_hold_matches_nothing(postgres: str) -> None:
+    url = new_database(postgres, "ENCODING 'LATIN2' TEMPLATE template0 LOCALE 'C'")
+    migrated(url)
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url})
+    client = app.test_client()
+    client.post("/heroes/", json=HERO)
+
+    for header, status in (("If-Match", 412), ("If-None-Match", 200)):
+        assert client.patch("/heroes/1", json={"age": 1}, headers={header: '"\xe3"'}).status_code == status
+    dispose(app)
+
+
 @postgres_only
 @pytest.mark.parametrize("last", [1, 2**63 - 1], ids=["behind the ids", "at its end"])
 def test_sequence_without_a_free_id_is_503(

@@ -48,27 +48,23 @@ def normalize_target(environ: WSGIEnvironment) -> None:
         environ["PATH_INFO"] = path
 
 
-def wrap_wsgi_app(wsgi_app: WSGIApplication) -> WSGIApplication:
+def respond(wsgi_app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Give each request an id, the client's own if well-formed, and each response that id and the security headers."""
+    given = environ.get("HTTP_X_REQUEST_ID", "")
+    this_id = given if REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
+    environ[STARTED] = perf_counter()
+    normalize_target(environ)
 
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        given = environ.get("HTTP_X_REQUEST_ID", "")
-        this_id = given if REQUEST_ID.fullmatch(given) else f"{getrandbits(128):032x}"
-        environ[STARTED] = perf_counter()
-        normalize_target(environ)
+    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        if status.isupper():
+            status = STATUS_LINES.get(status[:3], status)
+        names = {name.lower() for name, _ in headers}
+        defaults = [("X-Request-ID", this_id), *HEADERS]
+        headers += [header for header in defaults if header[0].lower() not in names]
+        return start_response(status, headers, *exc_info)
 
-        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            if status.isupper():
-                status = STATUS_LINES.get(status[:3], status)
-            names = {name.lower() for name, _ in headers}
-            defaults = [("X-Request-ID", this_id), *HEADERS]
-            headers += [header for header in defaults if header[0].lower() not in names]
-            return start_response(status, headers, *exc_info)
-
-        token = request_id.set(this_id)
-        try:
-            return wsgi_app(environ, start)
-        finally:
-            request_id.reset(token)
-
-    return app
+    token = request_id.set(this_id)
+    try:
+        return wsgi_app(environ, start)
+    finally:
+        request_id.reset(token)

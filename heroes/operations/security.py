@@ -1,6 +1,7 @@
 """Access control: access tokens, CORS, trusted proxies."""
 
 import re
+from functools import partial
 from hmac import compare_digest
 
 from flask import Flask, Response, current_app, request
@@ -10,7 +11,7 @@ from werkzeug.exceptions import Unauthorized
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from heroes.config import TOKENLESS_METHODS
-from heroes.operations.middleware import wrap_wsgi_app
+from heroes.operations.middleware import respond
 
 # Open whatever API_TOKENS_PROTECT says: they show no data, and a token can only be entered on an open page.
 OPEN_BLUEPRINTS = frozenset({"health", "docs"})
@@ -60,4 +61,4 @@ def init_app(app: Flask) -> None:
     if hops := app.config["PROXY_HOPS"]:
         proxied = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
         app.wsgi_app = proxied  # type: ignore[method-assign]
-    app.wsgi_app = wrap_wsgi_app(app.wsgi_app)  # type: ignore[method-assign, assignment]
+    app.wsgi_app = partial(respond, app.wsgi_app)  # type: ignore[method-assign]

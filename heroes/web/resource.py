@@ -130,9 +130,9 @@ class Resource:
         parameters: Row = (changes or {}) | {"heroes_row_id": row_id}
         if not if_match.star_tag:
             # Weak tags match nothing (RFC 9110, 13.1.1), but count in If-None-Match (13.1.2).
-            parameters["heroes_if_match"] = list(if_match.as_set())
-        # Werkzeug has None for an empty ETag.
-        if excluded := list(filter(None, if_none_match.as_set(include_weak=True))):
+            parameters["heroes_if_match"] = [tag for tag in if_match.as_set() if tag and tag.isascii()]
+        # Werkzeug has None for an empty ETag. A database that is not UTF-8 lacks some characters beyond ASCII.
+        if excluded := [tag for tag in if_none_match.as_set(include_weak=True) if tag and tag.isascii()]:
             parameters["heroes_if_none_match"] = excluded
         row = None
         if not if_none_match.star_tag:
