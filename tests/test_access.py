@@ -305,6 +305,7 @@ def test_every_response_has_the_security_headers(started: Callable[..., Flask], 
 
     assert response.status_code == status
     assert response.headers.getlist("X-Content-Type-Options") == ["nosniff"]
+    assert response.headers.getlist("Cache-Control") == ["no-cache"]
     assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
     [policy] = response.headers.getlist("Content-Security-Policy")
     assert "default-src 'none'" in policy
@@ -314,6 +315,7 @@ def test_every_response_has_the_security_headers(started: Callable[..., Flask], 
 
 def test_headers_of_a_view_replace_the_default_ones(new_app: Callable[..., Flask]) -> None:
     own = {"content-security-policy": "default-src 'self'", "Referrer-Policy": "strict-origin", "X-Request-ID": "a"}
+    own["Cache-Control"] = "max-age=60"
     app = new_app()
     app.add_url_rule("/own", view_func=lambda: ("", own))
 

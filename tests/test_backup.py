@@ -51,6 +51,31 @@ def writing(path: Path) -> Iterator[list[int]]:
         thread.join()
 
 
+class Traced:
+    """A connection as OpenTelemetry and others wrap it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.wrapped = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+
+@sqlite_only
+def test_backup_of_traced_connections(
+    database_url: str, runner: FlaskCliRunner, client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/heroes/", json=HERO)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: Traced(connect(*args, **kwargs)))
+
+    result = runner.invoke(args=["heroes", "backup", str(tmp_path / "copy.db")])
+    monkeypatch.undo()
+
+    assert result.exit_code == 0, result.stderr
+    assert len(rows(tmp_path / "copy.db")) == 1
+
+
 def fill(path: Path, count: int) -> None:
     """Store `count` heroes of 500 bytes each."""
     with closing(sqlite3.connect(path)) as connection, connection:

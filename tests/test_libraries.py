@@ -910,6 +910,13 @@ def test_a_bug_is_a_500_whose_log_quotes_no_value(
     assert "in dispatch_request" in caplog.text
     assert "22P02" in caplog.text
     assert "sentinel" not in caplog.text.replace("CAST('sentinel'", "")
+    # What an error tracker gets: an exception with its traceback, and no chained one.
+    exceptions = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert len(exceptions) == 3
+    for exception in exceptions:
+        assert exception is not None
+        assert (exception.__cause__, exception.__context__) == (None, None)
+        assert exception.__traceback__ is not None
 
 
 @pytest.mark.parametrize("statement", ["SELEC 1", "SELECT nothing(1)", "SELECT 1 FROM hero GROUP BY count(*)"])

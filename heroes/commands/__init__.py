@@ -216,7 +216,8 @@ def resource_commands(name: str, model: Any, create_schema: type[Schema], public
         with long_transaction(file) as connection:
             pages: int = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             source: Any = connection.connection.driver_connection
-            with files.progress(pages) as bar, files.output(file) as copy, closing(sqlite3.connect(copy)) as target:
+            # Tracing libraries replace connect() by one whose connections backup() does not take.
+            with files.progress(pages) as bar, files.output(file) as copy, closing(sqlite3.Connection(copy)) as target:
                 source.backup(target, pages=1000, progress=lambda *_: bar.update(1000))
         files.report(f"{pages} pages copied to {file}")
 

@@ -16,6 +16,8 @@ from heroes.operations.logs import request_id
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 LIST_AND_NEWLINE = re.compile(r"/[^/]+/\n")
 HEADERS = [
+    # A cache in front may otherwise store a response for some time (RFC 9111, 4.2.2).
+    ("Cache-Control", "no-cache"),
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),

@@ -1,7 +1,6 @@
 """Error handlers: every error is {"detail": …}."""
 
 import re
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,8 +107,8 @@ def classify(error: StatementError) -> exceptions.HTTPException:
     if code == UNTRANSLATABLE or (code == INVALID_TEXT and in_json):
         return exceptions.BadRequest(CANNOT_STORE)
     # Not logger.exception(): the message of the exception may quote the row.
-    stack = "".join(traceback.format_tb(error.__traceback__))
-    current_app.logger.error("database error: %s\n%s", log_line, stack)
+    bug = RuntimeError(log_line).with_traceback(error.__traceback__)
+    current_app.logger.error("database error", exc_info=bug)
     return exceptions.InternalServerError(original_exception=error)
 
 
