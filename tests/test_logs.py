@@ -193,6 +193,7 @@ def test_what_orjson_can_not_encode_is_logged(
 
     record = json.loads(capsys.readouterr().err)
     assert (record["message"], record["big"], record["request_id"]) == ("\ud800", 2**70, "-")
+    assert "T" in record["time"]
 
 
 def test_lines_outside_requests_have_no_id(started: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> None:

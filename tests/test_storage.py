@@ -400,6 +400,22 @@ def test_mode_ro_rejects_writes(app: Flask, client: FlaskClient, database_url: s
         db.engine.dispose()
 
 
+@sqlite_only
+def test_a_reader_does_not_need_the_log_of_a_writer(app: Flask, client: FlaskClient, database_url: str) -> None:
+    client.post("/heroes/", json=HERO)
+    uri = f"sqlite:///file:{database_url.removeprefix('sqlite:///')}?mode=ro&immutable=1&uri=true"
+    reader = create_app({"SQLALCHEMY_DATABASE_URI": uri, "GUNICORN_THREADS": 2})
+    with reader.app_context():
+        held = db.engine.connect()
+    with app.app_context():
+        db.engine.dispose()  # the last connection of a writer removes the log
+
+    assert reader.test_client().get("/heroes/1").json == public()
+    held.close()
+    with reader.app_context():
+        db.engine.dispose()
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -10,6 +10,7 @@ import sys
 from contextvars import ContextVar
 from typing import Any
 
+from pythonjsonlogger.json import JsonEncoder
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -35,7 +36,7 @@ class JSONFormatter(OrjsonFormatter):
         try:
             return super().jsonify_log_record(log_data)
         except TypeError:
-            return json.dumps(log_data, default=str, separators=(",", ":"))
+            return json.dumps(log_data, cls=JsonEncoder, separators=(",", ":"))
 
 
 FORMATTERS = {

@@ -64,9 +64,9 @@ def listen(engine: Engine, path: str | None) -> None:
 
     SQLite would apply what is in the -wal file to another database, and damage it.
     """
-    # SQLite puts the two other files beside the file that a symbolic link refers to.
-    real = os.path.realpath(path or "")
-    files = {path: REPLACED, f"{real}-wal": REMOVED, f"{real}-shm": REMOVED} if path else {}
+    # SQLite puts the two other files beside the file that a symbolic link refers to. A reader may have none.
+    real, writable = os.path.realpath(path or ""), engine.url.query.get("mode") == "rw"
+    files = {path: REPLACED, f"{real}-wal": REMOVED, f"{real}-shm": REMOVED} if path and writable else {}
     identity = path and file_identity(path)
     if path and identity:
         # While it is open, no other file gets its inode. Closing an ordinary descriptor would drop SQLite's own locks.
@@ -105,7 +105,7 @@ def listen(engine: Engine, path: str | None) -> None:
 
 def find_problem(files: list[tuple[str, Any, str]]) -> str | None:
     """Return the message of the first file that was removed or replaced. files: names, identities and messages."""
-    return next((message for name, identity, message in files if identity and file_identity(name) != identity), None)
+    return next((message for name, identity, message in files if file_identity(name) != identity), None)
 
 
 def check_files(connection: Connection) -> None:
