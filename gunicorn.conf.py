@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 # By path, not by import: on HUP this file is read again, and the workers that are forked then must load the new code.
-package = Path(__file__).parent / "heroes"
+checkout = Path(__file__).parent / "heroes"
+installed = Path(str(getattr(find_spec("heroes"), "origin", ""))).parent
+package = checkout if checkout.is_dir() else installed
 app_config = runpy.run_path(f"{package}/config.py")
 app_logs = runpy.run_path(f"{package}/operations/logs.py")
 
@@ -28,14 +30,12 @@ workers = settings["WEB_CONCURRENCY"] or min(2 * cores + 1, 9)
 threads = settings["GUNICORN_THREADS"]
 max_requests = settings["MAX_REQUESTS"]
 max_requests_jitter = max_requests // 10  # so that workers are not all replaced at once
-worker_connections = 900  # of each worker: with 1,024 open files, a usual limit, some are left for the database
+worker_connections = max(64, min(900, os.sysconf("SC_OPEN_MAX") - 100))  # some open files are left for the database
 keepalive = 5  # seconds
 timeout = 60  # seconds without a sign of life from a worker
 graceful_timeout = 30  # seconds for the requests in flight when a worker stops
-# For heartbeats and metrics, which then need no disk and work on a read-only root.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-# The installable C parser lets a bare LF end a line: two servers could then read one request differently.
-http_parser = "python"
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # heartbeats and metrics need no disk
+http_parser = "python"  # the C parser lets a bare LF end a line: two servers could read one request differently
 control_socket_disable = True
 limit_request_line = 8190  # bytes: an integer of 4,300 digits, the longest that is read, fits in a query
 permit_unconventional_http_method = True  # the app responds with 405 and the allowed methods

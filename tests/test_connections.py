@@ -91,8 +91,9 @@ def test_connection_beyond_the_limit_waits(serve: Serve) -> None:
         assert receive(another).status == 200
 
 
-def test_more_connections_than_open_files_end_no_worker(sqlite_url: str, tmp_path: Path) -> None:
-    command = f'ulimit -n 1000; exec "{sys.executable}" -m gunicorn wsgi:app'
+@pytest.mark.parametrize("files", [1000, 256])
+def test_more_connections_than_open_files_end_no_worker(sqlite_url: str, tmp_path: Path, files: int) -> None:
+    command = f'ulimit -n {files}; exec "{sys.executable}" -m gunicorn wsgi:app'
     port = free_port()
     environment = {"DATABASE_URL": sqlite_url, "BIND": f"127.0.0.1:{port}", "WEB_CONCURRENCY": "1"}
     environment["GUNICORN_CMD_ARGS"] = "--keep-alive 60"
@@ -104,9 +105,9 @@ def test_more_connections_than_open_files_end_no_worker(sqlite_url: str, tmp_pat
         server = launch(["bash", "-c", command], environment, port, tmp_path / "gunicorn.log")
         stack.callback(server.kill)
         before = server.workers()
-        [first, *_] = keep(server, stack, 896)
+        [first, *_] = keep(server, stack, files - 104)
         connect(server, stack, 120)
-        wait_until(lambda: server.accepted() >= 900)
+        wait_until(lambda: server.accepted() >= files - 100)
         first.settimeout(60)  # each of the others that was accepted holds a thread for 5 s
         for _ in range(10):
             assert ask(first).status == 200

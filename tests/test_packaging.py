@@ -1,5 +1,7 @@
 """The wheel is complete: it works without the repository."""
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -64,3 +66,19 @@ def test_wheel_works_without_the_repository(wheel: Path, tmp_path: Path) -> None
     assert trial.returncode == 0, trial.stderr
     assert trial.stdout.strip() == str(tmp_path / "site" / "heroes" / "__init__.py")
     assert (tmp_path / "elsewhere" / "trial.db").exists()
+
+
+def test_gunicorn_runs_an_installed_package(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    for name in ("wsgi.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    checked = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--check-config", "wsgi:app"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site"), "METRICS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert checked.returncode == 0, checked.stderr
