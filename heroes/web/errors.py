@@ -1,6 +1,7 @@
 """Error handlers: every error is {"detail": …}."""
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,7 +108,7 @@ def classify(error: StatementError) -> exceptions.HTTPException:
     if code == UNTRANSLATABLE or (code == INVALID_TEXT and in_json):
         return exceptions.BadRequest(CANNOT_STORE)
     # Not logger.exception(): the message of the exception may quote the row.
-    bug = RuntimeError(log_line).with_traceback(error.__traceback__)
+    bug = RuntimeError(log_line).with_traceback(sys.exc_info()[2])
     current_app.logger.error("database error", exc_info=bug)
     return exceptions.InternalServerError(original_exception=error)
 
