@@ -10,12 +10,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from heroes.extensions import db
 from heroes.models import Hero, IdempotencyKey
+from heroes.schemas import HeroPublic
 from heroes.storage.columns import ResourceMixin
 from heroes.web.fields import BaseSchema, Integer
 from heroes.web.operation import operation
 from heroes.web.parameters import ConditionHeaders, PageQuery, Sort
 from heroes.web.resource import Resource
-from tests.constants import HERO
+from tests.constants import HERO, public
 
 COLUMNS = ("allowed", "excluded", "after_hours", "max_speed", "min_age", "this_id", "if_match", "if_none_match")
 
@@ -119,6 +120,19 @@ def test_a_page_after_an_id_does_not_use_a_column_named_after(app: Flask, cars: 
 def test_update_of_an_unknown_column_is_an_error(app: Flask, cars: FlaskClient) -> None:
     with app.app_context(), pytest.raises(TypeError, match="car has no column motto"):
         Resource(Car, CarPublic, keys=IdempotencyKey).update(1, {"motto": "?"})
+
+
+def test_a_job_without_a_request_can_write(app: Flask) -> None:
+    heroes = Resource(Hero, HeroPublic, keys=IdempotencyKey)
+    values = HERO | {"age": None}
+    with app.app_context():
+        assert isinstance(created := heroes.create(values), tuple)
+        assert [heroes.create(values, "k").json for _ in range(2)] == [public(id=2)] * 2  # type: ignore[union-attr]
+        changed, _ = heroes.update(created[0]["id"], {"age": 5})
+        assert heroes.delete(2) == {"ok": True}
+
+    assert changed["age"] == 5
+    assert app.test_client().get("/heroes/").json == [public(age=5)]
 
 
 def test_change_through_the_session_gives_another_etag(app: Flask, client: FlaskClient) -> None:

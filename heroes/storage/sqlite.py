@@ -91,7 +91,7 @@ def listen(engine: Engine, path: str | None) -> None:
     @event.listens_for(engine, "do_connect")
     def check_open_files(*_: object) -> None:
         # A new connection would create another -wal or -shm file beside the one that is in use, and two of them damage
-        # the database (https://sqlite.org/howtocorrupt.html, 4).
+        # the database (https://sqlite.org/howtocorrupt.html, 4). In a list: another thread may add its own meanwhile.
         for record in [reference() for reference in records.valuerefs()]:
             if record and record.dbapi_connection and (problem := find_problem(record.info["files"])):
                 raise sqlite3.OperationalError(problem)
@@ -109,7 +109,7 @@ def find_problem(files: list[tuple[str, Any, str]]) -> str | None:
 
 
 def check_files(connection: Connection) -> None:
-    """Raise OperationalError if the database file, its -wal or its -shm file was removed: a write would be lost."""
+    """Raise OperationalError if a file of the database was removed or replaced: a write would be lost."""
     if problem := find_problem(connection.info.get("files", [])):
         raise OperationalError("BEGIN", None, sqlite3.OperationalError(problem))
 
